@@ -1,0 +1,1 @@
+"""The agent that lives on an injector. Others may import only `agent.wire`."""

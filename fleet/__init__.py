@@ -1,0 +1,1 @@
+"""The portal: one Django app per noun."""
