@@ -111,12 +111,20 @@ def _directory(rows: Sequence[tuple[bytes, int, int, int, int]]) -> bytes:
 
 
 def pack(contents: Contents) -> bytes:
-    """The ZIP. Raises BundleError when a member or the whole is larger than allowed."""
+    """The ZIP. Raises BundleError when the contents break their schema or are larger than allowed:
+    msgspec checks what it decodes, not what a program builds, so it decodes here once."""
+    names = [name for name, _ in _MEMBERS]
+    written = [_encoder.encode(getattr(contents, name.removesuffix(".json"))) for name in names]
+    values = [_decode(name, data) for name, data in zip(names, written, strict=True)]
+    _agree(Contents(**dict(zip(Contents.__struct_fields__, values, strict=True))))
+    return _assemble({name: _encoder.encode(v) for name, v in zip(names, values, strict=True)})
+
+
+def _assemble(members: dict[str, bytes]) -> bytes:
     parts: list[bytes] = []
     rows: list[tuple[bytes, int, int, int, int]] = []
     offset = 0
-    for name, _ in _MEMBERS:
-        data = _encoder.encode(getattr(contents, name.removesuffix(".json")))
+    for name, data in members.items():
         if len(data) > MAX_MEMBER:
             raise BundleError(f"{name} has {len(data)} bytes, at most {MAX_MEMBER}")
         deflate = zlib.compressobj(level=6, wbits=-15)
@@ -166,13 +174,17 @@ def _member(name: str, packed: memoryview, crc: int, size: int) -> Any:
         raise BundleError(f"{name} does not inflate") from None
     if len(data) != size or not inflate.eof or inflate.unused_data or zlib.crc32(data) != crc:
         raise BundleError(f"{name} is not of the stated size and checksum")
-    try:
-        value = _decoders[name].decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
-        raise BundleError(f"{name} holds what its schema does not allow") from None
+    value = _decode(name, data)
     if _encoder.encode(value) != data:
         raise BundleError(f"{name} is not in deterministic form")
     return value
+
+
+def _decode(name: str, data: bytes) -> Any:
+    try:
+        return _decoders[name].decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+        raise BundleError(f"{name} holds what its schema does not allow") from None
 
 
 def _agree(contents: Contents) -> None:

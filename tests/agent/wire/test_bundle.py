@@ -67,6 +67,24 @@ def test_what_is_packed_unpacks() -> None:
     assert bundle.pack(contents()) == bundle.pack(contents())
 
 
+def test_what_a_program_builds_is_put_in_form_and_checked() -> None:
+    """msgspec does not check what is built in memory: whole numbers where floats belong are put
+    right, anything else off-schema is found before it leaves."""
+    whole = Sample(at=1, uptime_ms=1, state=ClinicalState.IDLE, values={Metric("fan_rpm"): 1200})
+    [read] = bundle.unpack(bundle.pack(with_samples([whole]))).samples
+    assert read == whole
+    stray = Sample(at=1, uptime_ms=1, state="DOE^JANE", values={})  # type: ignore[arg-type]
+    with pytest.raises(bundle.BundleError):
+        bundle.pack(with_samples([stray]))
+    with pytest.raises(bundle.BundleError):
+        bundle.pack(msgspec.structs.replace(contents(), samples=[]))
+
+
+def with_samples(samples: list[Sample]) -> bundle.Contents:
+    manifest = msgspec.structs.replace(contents().manifest, samples=len(samples))
+    return msgspec.structs.replace(contents(), manifest=manifest, samples=samples)
+
+
 def test_any_zip_tool_opens_it() -> None:
     archive = zipfile.ZipFile(io.BytesIO(bundle.pack(contents())))
     assert archive.testzip() is None
@@ -111,19 +129,11 @@ def test_another_layout_is_refused(data: bytes) -> None:
 
 def relaid(**members: bytes) -> bytes:
     """A bundle in the legal layout whose members hold these exact bytes."""
-
-    class Raw(msgspec.Struct):
-        manifest: msgspec.Raw
-        samples: msgspec.Raw
-        events: msgspec.Raw
-        audit: msgspec.Raw
-
     good = {
         name: msgspec.json.encode(getattr(contents(), name), order="deterministic")
         for name in ("manifest", "samples", "events", "audit")
     }
-    chosen = {name: msgspec.Raw(data) for name, data in (good | members).items()}
-    return bundle.pack(Raw(**chosen))  # type: ignore[arg-type]
+    return bundle._assemble({f"{name}.json": data for name, data in (good | members).items()})
 
 
 def test_relaid_is_what_pack_makes() -> None:
