@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system check bench format lock messages screenshots clean
+.PHONY: help demo test test-system check bench format lock traceability messages screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,7 @@ check: $(STAMP) translations  ## format, lint, types, import contracts, migratio
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py vendor --check
 	$(BIN)/python manage.py messages --check
+	$(BIN)/python -m tests.traceability --check
 
 bench: $(STAMP) translations  ## speed and memory, each beside its peer in the same run
 	$(BIN)/python -m tests.bench
@@ -56,7 +57,10 @@ screenshots: $(STAMP) translations  ## every page, light and dark, English and F
 messages: $(STAMP)  ## refresh the translation catalogues from the source (needs gettext)
 	$(BIN)/python manage.py messages
 
-lock: ## resolve the dependencies again, with hashes (needs uv)
+traceability: $(STAMP)  ## which test proves which requirement
+	$(BIN)/python -m tests.traceability
+
+lock:  ## resolve the dependencies again, with hashes (needs uv)
 	.ci/lock
 
 clean:  ## remove the virtual environment and the demo's data
