@@ -45,7 +45,7 @@ class Seal:
         self._send = AESGCM(send)
         self._receive = AESGCM(receive)
 
-    def close(self, header: Header, plaintext: bytes) -> bytes:
+    def close(self, header: Header, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Header and sealed payload, ready for the wire."""
         nonce = _NONCE.pack(header.stream, header.number)
         return header.pack() + self._send.encrypt(nonce, plaintext, _aad(header, self.role))

@@ -1,0 +1,643 @@
+"""The stream multiplexer: many byte streams in one sealed session. Pure: frames in, events out.
+
+Theory of operation
+-------------------
+Two ends share a `Seal`. The CLIENT (the specialist's program, or the portal for a bundle) opens
+streams; the DEVICE accepts or resets them. Whatever carries the frames is a pipe: it may stop, and
+it may lose everything, but it keeps order. The owner of a Mux moves bytes and nothing else:
+
+    for each frame that arrives:    for event in mux.receive(frame): …
+    whenever the pipe has room:     while (frame := mux.next_frame()): pipe.write(frame)
+    to send on a stream:            mux.send(stream, data[: mux.writable(stream)])
+    when data has been used:        mux.consumed(stream, len(data))
+
+Life of a stream, by the frames that its peer may send (`_LEGAL`):
+
+    client   open() ──OPEN──▶ OFFERED ──◀ACCEPT── RUNNING ──◀EOF── DRAINED
+    device   ──▶OPEN── ASKED ── accept() ──ACCEPT──▶ RUNNING ──◀EOF── DRAINED
+
+Each direction ends by itself (half-close). A stream is over when both ends have sent EOF and
+each has said that it used everything up to the other's EOF; or at once with RESET.
+
+Credit. A sender may have `window` bytes on the way that its peer has not yet used; CREDIT(acked,
+window) says how many bytes were used and how many more may follow. `send` takes no more than the
+credit, so credit bounds every queue here: plaintext waiting, sealed frames kept for the peer's
+word and, on the other side, data not yet consumed. No more than MAX_KEPT DATA frames of a stream
+may lack an acknowledgement, so tiny writes gather into larger frames. CREDIT with window 0 answers
+EOF: all of it arrived and was used. Frames not acknowledged are kept as sealed, byte for byte, so
+that a later RESUME can send them again.
+
+Order. Each direction of each stream numbers its frames from 0; frames are sealed when they leave,
+so numbers follow the order on the pipe. The receiver takes exactly the next number. A gap means
+that the pipe lost something and, until RESUME exists, the end of that stream; a number seen before
+is a replay and changes nothing. RESET alone may come after a gap, as it ends the stream anyway.
+
+Fairness. `next_frame` serves control (OPEN, ACCEPT, CREDIT, RESET) before interactive streams, and
+those before bulk ones, and takes turns within each.
+
+Stream numbers are never used twice within a session, since a number is half of the nonce: a client
+process takes an epoch (16 bits, persisted by the caller) and counts below it. The device remembers
+the highest count of each epoch and refuses what is not above it.
+
+Faults. What the peer sealed but may not do resets the stream: a `Reset` event here, a RESET there.
+What the peer did not seal, or cannot be attributed to a stream, raises MuxError and changes no
+state, as anyone on the way can make such a frame. LocalError is a mistake of this side's caller.
+"""
+
+import re
+import struct
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
+
+from agent.wire.frames import MAX_DATA, FrameError, FrameType, Header, parse
+from agent.wire.seal import Role, Seal, SealError
+
+DEFAULT_WINDOW = 1024 * 1024  # bytes
+MAX_WINDOW = 16 * 1024 * 1024  # bytes; what a peer may grant
+MIN_FRAME = 1024  # bytes of data in a frame, at least
+MAX_KEPT = 1024  # sealed frames of one stream kept until acknowledged
+_CREDIT_FRAMES = 64  # acknowledge at least this often; far below MAX_KEPT, so that it never blocks
+_SMALL = 16 * 1024  # bytes; smaller writes are gathered while they wait
+_MAX_STREAM = 2**32 - 1
+
+_OPEN = struct.Struct(">BI")  # flags (bit 0: bulk), window; the service's name follows
+_ACCEPT = struct.Struct(">I")  # window
+_CREDIT = struct.Struct(">QI")  # bytes used, window beyond them
+_RESET = struct.Struct(">H")  # ResetCode
+_SERVICE = re.compile(rb"[a-z][a-z0-9-]{0,31}")
+
+
+class ResetCode(IntEnum):
+    """Why a stream was cut, or a frame was not taken."""
+
+    CANCELLED = 0  # the program that used it went away
+    REFUSED = 1  # the session does not allow this service
+    UNREACHABLE = 2  # nothing listens for this service
+    BUSY = 3  # too many streams
+    GAP = 4  # frames were lost on the way
+    REPLAY = 5
+    CREDIT = 6  # more was sent than was granted
+    PROTOCOL = 7  # a frame that may not come now, or makes no sense
+    SEAL = 8  # not sealed by the other end of this session
+    SESSION_OVER = 9
+    INTERNAL = 10
+
+
+class MuxError(ValueError):
+    """A frame that was not taken; nothing changed. The peer, or someone on the way, is at fault."""
+
+    def __init__(self, code: ResetCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class LocalError(RuntimeError):
+    """The caller on this side asked for what it may not: see the method's documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The client asks for a service (device side): answer with accept() or reset()."""
+
+    stream: int
+    service: str
+    bulk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The device took the stream (client side); it is writable from now on."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Bytes from the peer. Call consumed() when they are used, or the stream runs dry."""
+
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The peer sends no more; this side still may."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """More may be sent."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The peer has used everything this side sent, up to and with its end."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The stream is gone in both directions. `by_peer` is false when this side found the fault."""
+
+    stream: int
+    code: ResetCode
+    by_peer: bool
+
+
+Event = Opened | Accepted | Data | Ended | Credited | Acknowledged | Reset
+
+
+class _State(Enum):
+    OFFERED = auto()  # client: OPEN is queued or sent
+    ASKED = auto()  # device: OPEN came, no accept() yet
+    RUNNING = auto()
+    DRAINED = auto()  # running, and the peer has sent EOF
+
+
+_LEGAL: dict[_State, frozenset[FrameType]] = {
+    _State.OFFERED: frozenset({FrameType.ACCEPT, FrameType.RESET}),
+    _State.ASKED: frozenset({FrameType.RESET}),
+    _State.RUNNING: frozenset({FrameType.DATA, FrameType.CREDIT, FrameType.EOF, FrameType.RESET}),
+    _State.DRAINED: frozenset({FrameType.CREDIT, FrameType.RESET}),
+}
+_SENDING = (_State.RUNNING, _State.DRAINED)  # in which this side may send data
+
+
+class _FaultError(Exception):
+    """A sealed frame that its sender may not send: ends the stream."""
+
+    def __init__(self, code: ResetCode) -> None:
+        self.code = code
+
+
+class _Stream:
+    """Both directions of one stream. Offsets count bytes from 0."""
+
+    __slots__ = (
+        "acked",
+        "bulk",
+        "consumed",
+        "control",
+        "credit_due",
+        "ending",
+        "eof_acked",
+        "eof_sent",
+        "expected",
+        "final_sent",
+        "granted",
+        "head",
+        "id",
+        "kept",
+        "limit",
+        "number",
+        "queue",
+        "queued",
+        "ready",
+        "received",
+        "reported",
+        "sent",
+        "state",
+        "unreported",
+        "waiting",
+    )
+
+    def __init__(self, id: int, state: _State, bulk: bool) -> None:
+        self.id = id
+        self.state = state
+        self.bulk = bulk
+        # sending
+        self.number = 0  # of the next frame
+        self.queue: deque[bytes | bytearray] = deque()  # plaintext not yet sealed
+        self.head = 0  # bytes of queue[0] that are sealed already
+        self.queued = 0
+        self.sent = 0
+        self.limit = 0  # offset up to which the peer lets us send
+        self.acked = 0
+        self.kept: deque[tuple[int, bytes]] = deque()  # (end offset, sealed frame)
+        self.ending = False
+        self.eof_sent = False
+        self.eof_acked = False
+        self.control: bytes | None = None  # payload of an OPEN or ACCEPT that is due
+        self.waiting = False  # in the control queue
+        self.ready = False  # in a data queue
+        # receiving
+        self.expected = 0  # number of the next frame
+        self.received = 0
+        self.consumed = 0
+        self.reported = 0  # consumed, as last told to the peer
+        self.granted = 0  # offset up to which the peer may send
+        self.unreported: deque[int] = deque()  # ends of DATA frames that no CREDIT covers yet
+        self.credit_due = False
+        self.final_sent = False
+
+    def over(self) -> bool:
+        return self.eof_acked and self.final_sent
+
+
+class Mux:
+    """One end of a sealed session's streams. Not thread-safe; one owner.
+
+    `window` is the credit given to the peer on each stream, in bytes; `max_frame` the most data put
+    in a frame, in bytes, and may be changed at any time within MIN_FRAME and MAX_DATA.
+    """
+
+    def __init__(
+        self,
+        seal: Seal,
+        *,
+        window: int = DEFAULT_WINDOW,
+        max_streams: int = 32,
+        max_frame: int = MAX_DATA,
+    ) -> None:
+        if not 1 <= window <= MAX_WINDOW:
+            raise LocalError(f"a window has 1 to {MAX_WINDOW} bytes")
+        if not MIN_FRAME <= max_frame <= MAX_DATA:
+            raise LocalError(f"a frame has {MIN_FRAME} to {MAX_DATA} bytes of data")
+        self.max_frame = max_frame
+        self.hold_bulk = False  # true: next_frame sends no data of bulk streams
+        self._seal = seal
+        self._window = window
+        self._max_streams = max_streams
+        self._streams: dict[int, _Stream] = {}
+        self._highest: dict[int, int] = {}  # of each epoch, the highest stream seen or made
+        self._resets: deque[tuple[int, int, ResetCode]] = deque()  # stream, number, code
+        self._control: deque[_Stream] = deque()
+        self._interactive: deque[_Stream] = deque()
+        self._bulk: deque[_Stream] = deque()
+
+    # --- what the owner may ask and do ----------------------------------------------------------
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """The streams that are not over."""
+        return tuple(self._streams)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes sent and not yet acknowledged, all streams."""
+        return sum(stream.sent - stream.acked for stream in self._streams.values())
+
+    def open(self, stream: int, service: str, bulk: bool = False) -> None:
+        """Ask the device for a service. Client only. Raises LocalError when the number was used
+        before, is out of range, the name is none, or `max_streams` are open."""
+        name = service.encode()
+        if self._seal.role is not Role.CLIENT:
+            raise LocalError("only the client opens streams")
+        if not _SERVICE.fullmatch(name):
+            raise LocalError("a service's name is lower-case letters, digits and hyphens")
+        if not 1 <= stream <= _MAX_STREAM or stream <= self._highest.get(stream >> 16, 0):
+            raise LocalError(f"stream number {stream} is out of range or was used before")
+        if self._full():
+            raise LocalError(f"{self._max_streams} streams are open, which is the limit")
+        self._highest[stream >> 16] = stream
+        it = _Stream(stream, _State.OFFERED, bulk)
+        it.granted = self._window
+        it.control = _OPEN.pack(int(bulk), self._window) + name
+        self._streams[stream] = it
+        self._want_control(it)
+
+    def accept(self, stream: int) -> None:
+        """Take the stream that Opened announced. Device only. No effect when it is gone by now;
+        raises LocalError when it was accepted before."""
+        it = self._streams.get(stream)
+        if it is None:
+            return
+        if it.state is not _State.ASKED:
+            raise LocalError(f"stream {stream} was not offered, or was accepted before")
+        it.state = _State.RUNNING
+        it.granted = self._window
+        it.control = _ACCEPT.pack(self._window)
+        self._want_control(it)
+        if it.ending:
+            self._want_data(it)
+
+    def writable(self, stream: int) -> int:
+        """Bytes that send() takes now; 0 when the stream is unknown, ended or not accepted."""
+        it = self._streams.get(stream)
+        if it is None or it.ending or it.state not in _SENDING:
+            return 0
+        return it.limit - it.sent - it.queued
+
+    def send(self, stream: int, data: bytes | bytearray | memoryview) -> None:
+        """Queue at most writable() bytes; large `bytes` are not copied. Raises LocalError for more."""
+        size = len(data)
+        if size > self.writable(stream):
+            raise LocalError(f"stream {stream} takes {self.writable(stream)} bytes, not {size}")
+        if not size:
+            return
+        it = self._streams[stream]
+        queue = it.queue
+        last = queue[-1] if queue else None
+        if isinstance(last, bytearray) and len(last) + size <= self.max_frame:
+            last += data
+        elif size < _SMALL:
+            queue.append(bytearray(data))
+        else:
+            queue.append(bytes(data))
+        it.queued += size
+        self._want_data(it)
+
+    def end(self, stream: int) -> None:
+        """Send EOF after what is queued. No effect on a stream that is gone or ended."""
+        it = self._streams.get(stream)
+        if it is None or it.ending:
+            return
+        it.ending = True
+        if it.state in _SENDING:
+            self._want_data(it)
+
+    def reset(self, stream: int, code: ResetCode = ResetCode.CANCELLED) -> None:
+        """Cut both directions and drop what is queued. No effect on a stream that is gone."""
+        it = self._streams.get(stream)
+        if it is None:
+            return
+        self._forget(it)
+        if it.number or self._seal.role is Role.DEVICE:  # else the peer never heard of it
+            self._resets.append((stream, it.number, code))
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Say that `size` bytes of Data were used, so that the peer may send as many more. No
+        effect on a stream that is gone. Raises LocalError for more than was received."""
+        it = self._streams.get(stream)
+        if it is None:
+            return
+        if not 0 <= size <= it.received - it.consumed:
+            raise LocalError(f"stream {stream} has not received that much")
+        it.consumed += size
+        self._consider_credit(it)
+
+    # --- frames in --------------------------------------------------------------------------------
+
+    def receive(self, frame: bytes) -> list[Event]:
+        """Take a frame from the pipe. Raises MuxError, and changes nothing, when it must not be.
+
+        Frames of streams that are over, and of another client process's streams, give no events.
+        """
+        try:
+            header = parse(frame)
+            if header.session != self._seal.session:
+                raise MuxError(ResetCode.SEAL, "the frame belongs to another session")
+            it = self._streams.get(header.stream)
+            if it is None and self._is_late(header):
+                return []
+            header, payload = self._seal.open(frame)
+        except FrameError as error:
+            raise MuxError(ResetCode.PROTOCOL, str(error)) from error
+        except SealError as error:
+            raise MuxError(ResetCode.SEAL, str(error)) from error
+        if header.type is FrameType.RESUME:
+            raise MuxError(ResetCode.PROTOCOL, "RESUME is not spoken yet")
+        if it is None:
+            return self._receive_open(header, payload)
+        if header.number < it.expected:
+            raise MuxError(ResetCode.REPLAY, f"frame {header.number} was received before")
+        try:
+            return self._receive_on(it, header, payload)
+        except _FaultError as fault:
+            self.reset(it.id, fault.code)
+            return [Reset(it.id, fault.code, by_peer=False)]
+
+    def _is_late(self, header: Header) -> bool:
+        """Whether a frame of an unknown stream is to be dropped without a word."""
+        if self._seal.role is Role.CLIENT:
+            return True
+        if header.type is FrameType.OPEN:
+            return False
+        return header.stream <= self._highest.get(header.stream >> 16, 0)
+
+    def _receive_open(self, header: Header, payload: bytes) -> list[Event]:
+        stream = header.stream
+        if header.type is not FrameType.OPEN:
+            raise MuxError(ResetCode.PROTOCOL, f"stream {stream} was never opened")
+        if stream <= self._highest.get(stream >> 16, 0):
+            raise MuxError(ResetCode.REPLAY, f"stream {stream} was opened before")
+        if header.number or header.offset or len(payload) < _OPEN.size:
+            raise MuxError(ResetCode.PROTOCOL, "a bad OPEN")
+        flags, window = _OPEN.unpack_from(payload)
+        service = payload[_OPEN.size :]
+        if flags > 1 or not 1 <= window <= MAX_WINDOW or not _SERVICE.fullmatch(service):
+            raise MuxError(ResetCode.PROTOCOL, "a bad OPEN")
+        if self._full():
+            if len(self._resets) >= 2 * self._max_streams:  # it does not even read our refusals
+                raise MuxError(ResetCode.BUSY, "too many streams")
+            self._highest[stream >> 16] = stream
+            self._resets.append((stream, 0, ResetCode.BUSY))
+            return []
+        self._highest[stream >> 16] = stream
+        it = _Stream(stream, _State.ASKED, bool(flags))
+        it.expected = 1
+        it.limit = window
+        self._streams[stream] = it
+        return [Opened(stream, service.decode(), it.bulk)]
+
+    def _receive_on(self, it: _Stream, header: Header, payload: bytes) -> list[Event]:
+        kind = header.type
+        if kind is FrameType.RESET:
+            return self._receive_reset(it, payload)
+        if header.number != it.expected:
+            raise _FaultError(ResetCode.GAP)
+        if kind not in _LEGAL[it.state]:
+            raise _FaultError(ResetCode.PROTOCOL)
+        it.expected += 1
+        if kind is FrameType.DATA:
+            return self._receive_data(it, header.offset, payload)
+        if kind is FrameType.CREDIT:
+            return self._receive_credit(it, header.offset, payload)
+        if kind is FrameType.EOF:
+            return self._receive_eof(it, header.offset, payload)
+        return self._receive_accept(it, header.offset, payload)
+
+    def _receive_data(self, it: _Stream, offset: int, payload: bytes) -> list[Event]:
+        size = len(payload)
+        if not size or offset != it.received:
+            raise _FaultError(ResetCode.PROTOCOL)
+        if offset + size > it.granted or len(it.unreported) >= MAX_KEPT:
+            raise _FaultError(ResetCode.CREDIT)
+        it.received += size
+        it.unreported.append(it.received)
+        return [Data(it.id, payload)]
+
+    def _receive_credit(self, it: _Stream, offset: int, payload: bytes) -> list[Event]:
+        if offset or len(payload) != _CREDIT.size:
+            raise _FaultError(ResetCode.PROTOCOL)
+        acked, window = _CREDIT.unpack(payload)
+        if not it.acked <= acked <= it.sent or window > MAX_WINDOW:
+            raise _FaultError(ResetCode.PROTOCOL)
+        if not window:
+            if not it.eof_sent or acked != it.sent or it.eof_acked:
+                raise _FaultError(ResetCode.PROTOCOL)
+            it.acked = acked
+            it.kept.clear()
+            it.eof_acked = True
+            self._forget_if_over(it)
+            return [Acknowledged(it.id)]
+        if it.eof_acked or acked + window < it.limit:  # credit once given is not taken back
+            raise _FaultError(ResetCode.PROTOCOL)
+        it.acked = acked
+        it.limit = acked + window
+        kept = it.kept
+        # An EOF stays until CREDIT with window 0: it ends where the last data ended.
+        while kept and kept[0][0] <= acked:
+            kept.popleft()
+        if it.queue or it.ending:
+            self._want_data(it)
+        return [] if it.ending else [Credited(it.id)]
+
+    def _receive_eof(self, it: _Stream, offset: int, payload: bytes) -> list[Event]:
+        if payload or offset != it.received:
+            raise _FaultError(ResetCode.PROTOCOL)
+        it.state = _State.DRAINED
+        self._consider_credit(it)
+        return [Ended(it.id)]
+
+    def _receive_accept(self, it: _Stream, offset: int, payload: bytes) -> list[Event]:
+        if offset or len(payload) != _ACCEPT.size:
+            raise _FaultError(ResetCode.PROTOCOL)
+        (window,) = _ACCEPT.unpack(payload)
+        if not 1 <= window <= MAX_WINDOW:
+            raise _FaultError(ResetCode.PROTOCOL)
+        it.state = _State.RUNNING
+        it.limit = window
+        if it.ending:
+            self._want_data(it)
+        return [Accepted(it.id)]
+
+    def _receive_reset(self, it: _Stream, payload: bytes) -> list[Event]:
+        if len(payload) != _RESET.size:
+            raise _FaultError(ResetCode.PROTOCOL)
+        self._forget(it)
+        (number,) = _RESET.unpack(payload)
+        try:
+            code = ResetCode(number)
+        except ValueError:  # a code of a later version
+            code = ResetCode.INTERNAL
+        return [Reset(it.id, code, by_peer=True)]
+
+    # --- frames out -------------------------------------------------------------------------------
+
+    def next_frame(self) -> bytes | None:
+        """The next frame for the pipe, or None when there is nothing to send now."""
+        if self._resets:
+            stream, number, code = self._resets.popleft()
+            header = Header(FrameType.RESET, self._seal.session, stream, number, 0)
+            return self._seal.close(header, _RESET.pack(code))
+        while self._control:
+            it = self._control.popleft()
+            it.waiting = False
+            if (frame := self._control_frame(it)) is not None:
+                return frame
+        if (frame := self._turn(self._interactive)) is not None:
+            return frame
+        return None if self.hold_bulk else self._turn(self._bulk)
+
+    def _control_frame(self, it: _Stream) -> bytes | None:
+        if it.control is not None:
+            opener = self._seal.role is Role.CLIENT
+            payload, it.control = it.control, None
+            if it.credit_due:
+                self._want_control(it)
+            return self._sealed(it, FrameType.OPEN if opener else FrameType.ACCEPT, payload)
+        if not it.credit_due:
+            return None
+        it.credit_due = False
+        it.reported = it.consumed
+        while it.unreported and it.unreported[0] <= it.consumed:
+            it.unreported.popleft()
+        it.final_sent = self._is_drained(it)
+        window = 0 if it.final_sent else self._window
+        it.granted = it.consumed + window
+        frame = self._sealed(it, FrameType.CREDIT, _CREDIT.pack(it.consumed, window))
+        self._forget_if_over(it)
+        return frame
+
+    def _turn(self, line: deque[_Stream]) -> bytes | None:
+        while line:
+            it = line.popleft()
+            it.ready = False
+            if it.queue:
+                if len(it.kept) >= MAX_KEPT:  # CREDIT puts it back in line
+                    continue
+                return self._data_frame(it)
+            if it.ending and not it.eof_sent:
+                it.eof_sent = True
+                frame = self._sealed(it, FrameType.EOF, b"", it.sent)
+                it.kept.append((it.sent + 1, frame))
+                return frame
+        return None
+
+    def _data_frame(self, it: _Stream) -> bytes:
+        chunk: bytes | bytearray | memoryview = it.queue[0]
+        whole = len(chunk)
+        size = min(whole - it.head, self.max_frame)
+        if size < whole:
+            chunk = memoryview(chunk)[it.head : it.head + size]
+        frame = self._sealed(it, FrameType.DATA, chunk, it.sent)
+        it.head += size
+        if it.head == whole:
+            it.queue.popleft()
+            it.head = 0
+        it.queued -= size
+        it.sent += size
+        it.kept.append((it.sent, frame))
+        if it.queue or it.ending:
+            self._want_data(it)
+        return frame
+
+    def _sealed(
+        self,
+        it: _Stream,
+        kind: FrameType,
+        payload: bytes | bytearray | memoryview,
+        offset: int = 0,
+    ) -> bytes:
+        header = Header(kind, self._seal.session, it.id, it.number, offset)
+        it.number += 1
+        return self._seal.close(header, payload)
+
+    # --- bookkeeping ------------------------------------------------------------------------------
+
+    def _full(self) -> bool:
+        return len(self._streams) + len(self._resets) >= self._max_streams
+
+    def _is_drained(self, it: _Stream) -> bool:
+        return it.state is _State.DRAINED and it.consumed == it.received
+
+    def _consider_credit(self, it: _Stream) -> None:
+        """Ask for a CREDIT when it is worth a frame: enough was used, or everything to the end."""
+        used = it.consumed - it.reported
+        if (
+            (self._is_drained(it) and not it.final_sent)
+            or 4 * used >= self._window
+            or (used and len(it.unreported) >= _CREDIT_FRAMES)
+        ):
+            it.credit_due = True
+            self._want_control(it)
+
+    def _want_control(self, it: _Stream) -> None:
+        if not it.waiting:
+            it.waiting = True
+            self._control.append(it)
+
+    def _want_data(self, it: _Stream) -> None:
+        if not it.ready:
+            it.ready = True
+            (self._bulk if it.bulk else self._interactive).append(it)
+
+    def _forget_if_over(self, it: _Stream) -> None:
+        if it.over():
+            self._forget(it)
+
+    def _forget(self, it: _Stream) -> None:
+        del self._streams[it.id]
+        if it.waiting:
+            self._control.remove(it)
+        if it.ready:
+            (self._bulk if it.bulk else self._interactive).remove(it)
+        it.queue.clear()
+        it.kept.clear()
