@@ -130,12 +130,17 @@ class EventCode(IntEnum):
     LICENCE_EXPIRING = 704
 
 
+_P = EventPriority
 EVENT_PRIORITY: dict[EventCode, EventPriority] = {
-    **dict.fromkeys((101, 102, 106, 201, 202, 203, 302, 303, 503), EventPriority.HIGH),
-    **dict.fromkeys((103, 204, 205, 301, 402, 403, 502, 504, 602, 701, 703), EventPriority.MEDIUM),
-    **dict.fromkeys((104, 105, 304, 305, 401, 501, 505, 603, 702), EventPriority.LOW),
-    **dict.fromkeys((601, 704), EventPriority.INFO),
-}  # type: ignore[dict-item]
+    EventCode(code): priority
+    for priority, codes in {
+        _P.HIGH: (101, 102, 106, 201, 202, 203, 302, 303, 503),
+        _P.MEDIUM: (103, 204, 205, 301, 402, 403, 502, 504, 602, 701, 703),
+        _P.LOW: (104, 105, 304, 305, 401, 501, 505, 603, 702),
+        _P.INFO: (601, 704),
+    }.items()
+    for code in codes
+}
 
 
 class EventPhase(StrEnum):

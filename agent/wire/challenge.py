@@ -28,7 +28,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     v: Literal[1] = 1
     session: Hex32
     request: Hex64  # SHA-256 of the access request as the device received it
-    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
     specialist: PersonId
     level: Level
     services: Annotated[list[ServiceName], msgspec.Meta(min_length=1, max_length=8)]

@@ -7,6 +7,7 @@ Times (`at`, `…_at`) are milliseconds since 1970-01-01T00:00:00Z by the sender
 `uptime_ms` is milliseconds since `boot`, 128 random bits made when the agent's machine booted.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -32,20 +33,24 @@ from agent.wire.catalogue import (
 
 MAX_PAYLOAD = 512 * 1024  # bytes of any message; the gate enforces the same bound
 
-Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]  # 128 bits
-Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]  # SHA-256
+# Patterns end in \Z: a `$` would let one line feed through behind the last character.
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]  # 128 bits
+Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]  # SHA-256
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
-Semver = Annotated[str, msgspec.Meta(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}$")]
-ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-PersonId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Ticket = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,32}$")]
-# Printable: no control characters, no line or paragraph separators, no bidirectional overrides.
-_PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
-Note = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^{_PRINTABLE}*$")]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=rf"^{_PRINTABLE}*$")]
+Semver = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,5}\.[0-9]{1,5}\.[0-9]{1,5}\Z")]
+ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+PersonId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Ticket = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,32}\Z")]
+# Printable: no control, separator, invisible or bidirectional characters, and no tags.
+_PRINTABLE = (
+    r"[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+Note = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^{_PRINTABLE}*\Z")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=rf"^{_PRINTABLE}*\Z")]
 Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]  # base64 in JSON
 Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
 
@@ -154,7 +159,7 @@ class Accepted(Durable, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     TYPE: ClassVar[str] = "accepted"
     of: Literal["access-request", "answer", "end", "job", "cancel", "roster"]
-    ref: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    ref: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     digest: Hex64  # SHA-256 of the payload as received
 
 
@@ -213,12 +218,12 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     at: Millis
     boot: Hex32
     uptime_ms: Millis
-    action: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}:[a-z_]{2,32}$")]
+    action: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}:[a-z_]{2,32}\Z")]
     actor: PersonId  # a specialist's id, "approver-N", "portal" or "agent"
     outcome: Outcome
     session: Hex32 | None = None
     execution: Hex32 | None = None
-    reason: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,32}$")] | None = None
+    reason: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,32}\Z")] | None = None
     digest: Hex64 | None = None
     previous: Hex64
     hash: Hex64
@@ -256,7 +261,7 @@ class AccessRequest(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     TYPE: ClassVar[str] = "access-request"
     at: Millis
     session: Hex32
-    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
     specialist: PersonId
     name: Name
     organisation: Name
@@ -333,7 +338,8 @@ DOWN: tuple[type[Message], ...] = (
 
 
 class MessageError(ValueError):
-    """A payload that must be refused; `reason` is its code."""
+    """A payload that must be refused; `reason` is its code. Its text quotes nothing of the payload,
+    which may hold anything, so that it can be logged."""
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:
         super().__init__(detail)
@@ -350,10 +356,13 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def encode(message: Message) -> bytes:
-    """The message as deterministic JSON. Raises MessageError when it is larger than MAX_PAYLOAD."""
+    """The message as deterministic JSON, which the other side's decoder takes.
+
+    A struct is not checked when it is built, so it is checked here: nothing off-schema leaves
+    (R-PRV-1). Raises MessageError."""
     payload = _encoder.encode(message)
-    if len(payload) > MAX_PAYLOAD:
-        raise MessageError(RefusalReason.TOO_LARGE, f"{len(payload)} bytes, at most {MAX_PAYLOAD}")
+    table = _UP if isinstance(message, Up) else _DOWN
+    _decode(table, message.TYPE, message.VERSION, payload)
     return payload
 
 
@@ -372,8 +381,24 @@ def _decode(
         raise MessageError(reason, f"no schema for {type}/{version}")
     try:
         return decoder.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise MessageError(RefusalReason.MALFORMED, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        detail = _where(error)
+    # Outside the except block: the original error quotes what it did not like.
+    raise MessageError(RefusalReason.MALFORMED, detail)
+
+
+_PLACE = re.compile(r" - at `((?:key in )?\$[a-z0-9_.\[\]]*)`\Z")
+
+
+def _where(error: Exception) -> str:
+    """Where a payload leaves its schema, in words that may stand in a log: no content of it."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return "the payload is not JSON"
+    if text.startswith("Object contains unknown field"):
+        return "the payload has a field that its schema does not know"
+    place = _PLACE.search(text)
+    return f"the payload does not fit its schema{f' at {place[1]}' if place else ''}"
 
 
 def decode_up(type: str, version: int, payload: bytes) -> Up:

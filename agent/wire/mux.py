@@ -47,11 +47,38 @@ state, as anyone on the way can make such a frame. LocalError is a mistake of th
 import re
 import struct
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum, IntEnum, auto
+from enum import Enum, auto
 
 from agent.wire.frames import MAX_DATA, FrameError, FrameType, Header, parse
+from agent.wire.mux_events import (
+    Accepted,
+    Acknowledged,
+    Credited,
+    Data,
+    Ended,
+    Event,
+    LocalError,
+    MuxError,
+    Opened,
+    Reset,
+    ResetCode,
+)
 from agent.wire.seal import Role, Seal, SealError
+
+__all__ = [
+    "Accepted",
+    "Acknowledged",
+    "Credited",
+    "Data",
+    "Ended",
+    "Event",
+    "LocalError",
+    "Mux",
+    "MuxError",
+    "Opened",
+    "Reset",
+    "ResetCode",
+]
 
 DEFAULT_WINDOW = 1024 * 1024  # bytes
 MAX_WINDOW = 16 * 1024 * 1024  # bytes; what a peer may grant
@@ -66,91 +93,6 @@ _ACCEPT = struct.Struct(">I")  # window
 _CREDIT = struct.Struct(">QI")  # bytes used, window beyond them
 _RESET = struct.Struct(">H")  # ResetCode
 _SERVICE = re.compile(rb"[a-z][a-z0-9-]{0,31}")
-
-
-class ResetCode(IntEnum):
-    """Why a stream was cut, or a frame was not taken."""
-
-    CANCELLED = 0  # the program that used it went away
-    REFUSED = 1  # the session does not allow this service
-    UNREACHABLE = 2  # nothing listens for this service
-    BUSY = 3  # too many streams
-    GAP = 4  # frames were lost on the way
-    REPLAY = 5
-    CREDIT = 6  # more was sent than was granted
-    PROTOCOL = 7  # a frame that may not come now, or makes no sense
-    SEAL = 8  # not sealed by the other end of this session
-    SESSION_OVER = 9
-    INTERNAL = 10
-
-
-class MuxError(ValueError):
-    """A frame that was not taken; nothing changed. The peer, or someone on the way, is at fault."""
-
-    def __init__(self, code: ResetCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-class LocalError(RuntimeError):
-    """The caller on this side asked for what it may not: see the method's documentation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The client asks for a service (device side): answer with accept() or reset()."""
-
-    stream: int
-    service: str
-    bulk: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The device took the stream (client side); it is writable from now on."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Bytes from the peer. Call consumed() when they are used, or the stream runs dry."""
-
-    stream: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The peer sends no more; this side still may."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Credited:
-    """More may be sent."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """The peer has used everything this side sent, up to and with its end."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The stream is gone in both directions. `by_peer` is false when this side found the fault."""
-
-    stream: int
-    code: ResetCode
-    by_peer: bool
-
-
-Event = Opened | Accepted | Data | Ended | Credited | Acknowledged | Reset
 
 
 class _State(Enum):
@@ -325,7 +267,7 @@ class Mux:
         return it.limit - it.sent - it.queued
 
     def send(self, stream: int, data: bytes | bytearray | memoryview) -> None:
-        """Queue at most writable() bytes; large `bytes` are not copied. Raises LocalError for more."""
+        """Queue at most writable() bytes, large `bytes` uncopied. Raises LocalError for more."""
         size = len(data)
         if size > self.writable(stream):
             raise LocalError(f"stream {stream} takes {self.writable(stream)} bytes, not {size}")
