@@ -293,6 +293,8 @@ class JobReason(StrEnum):
     INTERNAL = "internal"
     DEADLINE = "deadline"
     SCHEMA = "schema"  # the bundle held something its schema does not allow
+    TOO_LARGE = "too_large"  # the bundle
+    ALTERED = "altered"  # the bundle is not the one announced: size or digest
 
 
 class RefusalReason(StrEnum):
