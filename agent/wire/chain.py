@@ -27,6 +27,13 @@ def entry_hash(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({k: v for k, v in entry.items() if k != "hash"})).hexdigest()
 
 
+def _is_hashed(entry: Mapping[str, Any]) -> bool:
+    try:
+        return bool(entry.get("hash") == entry_hash(entry))
+    except (ValueError, TypeError, RecursionError):  # a value that canonical JSON cannot hold
+        return False
+
+
 def verify(
     entries: Iterable[Mapping[str, Any]], *, start: int = 0, previous: str = GENESIS
 ) -> tuple[int, int | None]:
@@ -39,7 +46,7 @@ def verify(
         if (
             entry.get("index") != expected
             or entry.get("previous") != previous
-            or entry.get("hash") != entry_hash(entry)
+            or not _is_hashed(entry)
         ):
             return count, expected
         previous = entry["hash"]

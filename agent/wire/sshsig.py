@@ -1,5 +1,6 @@
 """SSH signatures (OpenSSH PROTOCOL.sshsig), Ed25519 only: what `ssh-keygen -Y sign` makes."""
 
+import base64
 import hashlib
 
 from cryptography.exceptions import InvalidSignature
@@ -82,3 +83,25 @@ def verify(blob: bytes, message: bytes, namespace: str = NAMESPACE) -> bytes:
     except InvalidSignature:
         raise SignatureError("the signature does not match") from None
     return key
+
+
+_BEGIN = "-----BEGIN SSH SIGNATURE-----"
+_END = "-----END SSH SIGNATURE-----"
+
+
+def armour(blob: bytes) -> str:
+    """The text form that `ssh-keygen -Y` writes and reads."""
+    text = base64.b64encode(blob).decode()
+    lines = [text[at : at + 70] for at in range(0, len(text), 70)]
+    return "\n".join([_BEGIN, *lines, _END, ""])
+
+
+def unarmour(text: str) -> bytes:
+    """The binary signature in the text form. Raises SignatureError."""
+    lines = text.strip().splitlines()
+    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
+        raise SignatureError("not an SSH signature in text form")
+    try:
+        return base64.b64decode("".join(lines[1:-1]), validate=True)
+    except ValueError:
+        raise SignatureError("not an SSH signature in text form") from None

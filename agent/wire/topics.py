@@ -14,7 +14,8 @@ STREAM = "s"
 
 # No dot: a RabbitMQ topic exchange would turn it into a level separator.
 DEVICE_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_TYPE = r"[a-z][a-z0-9-]{0,31}"
+# Two characters at least: a type `s` would be taken for the stream lane.
+_TYPE = r"[a-z][a-z0-9-]{1,31}"
 _TOPIC = re.compile(
     rf"pat/1/(?P<device>{DEVICE_ID.pattern})/(?P<direction>up|dn)/"
     rf"(?:(?P<stream>s)|(?P<type>{_TYPE})/(?P<version>[1-9][0-9]{{0,3}}))"
