@@ -1,0 +1,61 @@
+"""Why the gate refuses or ends a connection, and the exceptions that carry it.
+
+`Reason` is closed: it goes to the audit, to the metrics and to nobody's screen untranslated.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    # before a device is known
+    NOT_TLS = "not_tls"  # no ClientHello within its size and time
+    CROWDED = "crowded"  # evicted: its handshake stalled while others waited for the place
+    HANDSHAKE = "handshake"  # TLS failed: no certificate, a foreign CA, expired, too old a version
+    NO_IDENTITY = "no_identity"  # common name and SAN do not agree on one device
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    DENIED = "denied"  # the deny-list, or whatever else the portal asks of an identity
+    # CONNECT
+    CONNECT_LATE = "connect_late"
+    NOT_CONNECT = "not_connect"
+    PROTOCOL_LEVEL = "protocol_level"
+    CLIENT_ID = "client_id"  # not the certificate's device
+    WILL = "will"
+    USER_NAME = "user_name"
+    KEEPALIVE = "keepalive"
+    # any packet
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    UNEXPECTED = "unexpected"  # a packet this side never asked for
+    SECOND_CONNECT = "second_connect"
+    RETAINED = "retained"
+    QOS = "qos"
+    PACKET_ID = "packet_id"  # zero, or still in flight
+    TOPIC = "topic"  # publish outside the grant
+    FILTER = "filter"  # subscription outside the grant
+    # a live connection
+    SILENT = "silent"
+    STUCK = "stuck"  # one packet took too long to arrive
+    NOT_READING = "not_reading"
+    TAKEN_OVER = "taken_over"
+    KICKED = "kicked"
+    DISCONNECTED = "disconnected"  # the device said goodbye
+    LOST = "lost"  # the socket closed
+    BROKER = "broker"  # amqtt refused it, ended it or did not answer
+    STOPPING = "stopping"
+    INTERNAL = "internal"
+
+
+class GateError(Exception):
+    """Base of what goes wrong on our side of the gate."""
+
+
+class NotStarted(GateError):
+    """The broker or the gate would run without a protection it depends on."""
+
+
+class PeerError(Exception):
+    """The peer broke a rule; `reason` says which."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,40 @@
+"""The two TLS contexts behind the one port (R-CON-6: TLS 1.2 or later, 128 bit or stronger)."""
+
+import ssl
+
+from broker.gate import ALPN
+from broker.options import GateOptions
+
+# TLS 1.3 brings its own; for 1.2 forward secrecy and AEAD only.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def _context(options: GateOptions) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.load_cert_chain(options.certificate, options.key)
+    return context
+
+
+def device_context(options: GateOptions) -> ssl.SSLContext:
+    """A client certificate of the device CA is required, and nothing else is trusted.
+
+    No session tickets: a resumed session would skip OpenSSL's look at the chain.
+    """
+    context = _context(options)
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols([ALPN])
+    context.verify_mode = ssl.CERT_REQUIRED
+    for path in options.device_ca:
+        context.load_verify_locations(cafile=path)
+    return context
+
+
+def web_context(options: GateOptions) -> ssl.SSLContext:
+    """For browsers and the command line: no client certificate."""
+    context = _context(options)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
