@@ -1,0 +1,1 @@
+"""Access sessions: asked for, answered, carried, ended."""

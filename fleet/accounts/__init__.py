@@ -1,0 +1,1 @@
+"""People, their organisations, and the one door for permission."""

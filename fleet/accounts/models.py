@@ -1,0 +1,129 @@
+"""People, the organisation each belongs to, and what they authenticate with."""
+
+from enum import StrEnum
+
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from fleet.core.ids import new_short_id
+
+
+class OrganisationKind(models.TextChoices):
+    VENDOR = "vendor", _("Vendor")
+    HOSPITAL = "hospital", _("Hospital")
+
+
+class Language(models.TextChoices):
+    EN = "en", "English"
+    FR_CA = "fr-ca", "Français (Canada)"
+
+
+class Role(StrEnum):
+    ADMINISTRATOR = "administrator"
+    SPECIALIST = "specialist"
+    HOSPITAL = "hospital"
+
+
+ROLE_LABELS = {
+    Role.ADMINISTRATOR: _("Administrator"),
+    Role.SPECIALIST: _("Support specialist"),
+    Role.HOSPITAL: _("Hospital IT"),
+}
+
+
+class Organisation(models.Model):
+    id = models.CharField(primary_key=True, max_length=64, default=new_short_id, editable=False)
+    name = models.CharField(max_length=80, unique=True)
+    kind = models.CharField(max_length=16, choices=OrganisationKind.choices)
+    language = models.CharField(max_length=8, choices=Language.choices, default=Language.EN)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class User(AbstractUser):
+    """A person. `username` is also the person's id on the wire and in the roster."""
+
+    username = models.CharField(
+        _("user name"),
+        max_length=64,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[A-Za-z0-9_-]{1,64}\Z",
+                _("Use letters without accents, digits, “-” and “_” only, at most 64."),
+            )
+        ],
+    )
+    organisation = models.ForeignKey(Organisation, on_delete=models.PROTECT, related_name="users")
+    role = models.CharField(max_length=16, choices=[(r.value, ROLE_LABELS[r]) for r in Role])
+    language = models.CharField(max_length=8, choices=Language.choices, default=Language.EN)
+
+    REQUIRED_FIELDS = ["organisation", "role"]
+
+    class Meta(AbstractUser.Meta):
+        ordering = ["username"]
+        constraints = [
+            models.CheckConstraint(
+                name="user_role_known", condition=models.Q(role__in=[r.value for r in Role])
+            )
+        ]
+
+    @property
+    def display_name(self) -> str:
+        """The name shown at the injector's panel: never empty, at most 80 characters."""
+        return (self.get_full_name() or self.username)[:80]
+
+
+class SpecialistKey(models.Model):
+    """An Ed25519 key of a specialist, as proposed for the roster. The roster decides, not this."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="keys")
+    public_key = models.BinaryField(max_length=32, unique=True)  # raw, 32 bytes
+    fingerprint = models.CharField(max_length=64)  # SHA256:… as ssh-keygen -l prints it
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.fingerprint
+
+
+class ApiToken(models.Model):
+    """A bearer token for the API. Only its digest is kept."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    digest = models.CharField(max_length=64, unique=True)  # SHA-256, hex
+    name = models.CharField(max_length=80)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SignInFailure(models.Model):
+    """One failed sign-in; counted to slow guessing down, forgotten after a while."""
+
+    username = models.CharField(max_length=64)
+    address = models.CharField(max_length=64)
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["username", "at"]),
+            models.Index(fields=["address", "at"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username} {self.at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,96 @@
+"""Writes about people: tokens, keys, failed sign-ins."""
+
+import base64
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from agent.wire import sshsig
+from fleet.accounts.models import ApiToken, SignInFailure, SpecialistKey, User
+from fleet.accounts.selectors import live_token, token_digest
+from fleet.core import clock
+from fleet.core.errors import Invalid, TooMany
+
+TOKEN_PREFIX = "pat_"  # noqa: S105  (lets people and scanners recognise a token)
+MAX_TOKEN_LIFE = timedelta(days=366)
+_USED_STEP = timedelta(minutes=1)
+
+# Guessing is slowed per person from one address, per person, and per address.
+FAILURE_WINDOW = timedelta(minutes=15)
+MAX_FAILURES_PAIR = 5
+MAX_FAILURES_USERNAME = 20
+MAX_FAILURES_ADDRESS = 50
+
+
+def issue_token(user: User, name: str, life: timedelta, *, now: datetime | None = None) -> str:
+    """A new bearer token; shown once, only its digest is kept. Raises Invalid."""
+    now = now or clock.now()
+    if not timedelta(0) < life <= MAX_TOKEN_LIFE:
+        raise Invalid(_("A token lives from one second to 366 days. Choose another life."))
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    ApiToken.objects.create(
+        user=user,
+        digest=token_digest(secret),
+        name=name,
+        created_at=now,
+        expires_at=now + life,
+    )
+    return secret
+
+
+def use_token(secret: str, *, now: datetime) -> User | None:
+    """The token's owner, or None. Remembers the use, to the minute."""
+    token = live_token(secret, now=now)
+    if token is None:
+        return None
+    if token.last_used_at is None or now - token.last_used_at > _USED_STEP:
+        ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+    return token.user
+
+
+def fingerprint(public_key: bytes) -> str:
+    """As `ssh-keygen -l` prints it."""
+    digest = hashlib.sha256(sshsig.public_blob(public_key)).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def add_key(user: User, public_key: bytes, *, now: datetime | None = None) -> SpecialistKey:
+    """Note a specialist's Ed25519 key (raw, 32 bytes). Believed only once the roster names it."""
+    if len(public_key) != 32:
+        raise Invalid(_("An Ed25519 public key has 32 bytes. Send the raw key."))
+    key, _created = SpecialistKey.objects.get_or_create(
+        public_key=public_key,
+        defaults={
+            "user": user,
+            "fingerprint": fingerprint(public_key),
+            "created_at": now or clock.now(),
+        },
+    )
+    if key.user_id != user.pk:
+        raise Invalid(_("This key belongs to somebody else. Make a key of your own."))
+    return key
+
+
+def check_sign_in_rate(*, username: str, address: str, now: datetime) -> None:
+    """Raises TooMany when there were too many failures lately."""
+    recent = SignInFailure.objects.filter(at__gt=now - FAILURE_WINDOW)
+    by_name = recent.filter(username=username[:64])
+    if (
+        by_name.filter(address=address).count() >= MAX_FAILURES_PAIR
+        or by_name.count() >= MAX_FAILURES_USERNAME
+        or recent.filter(address=address).count() >= MAX_FAILURES_ADDRESS
+    ):
+        raise TooMany(_("Too many failed sign-ins. Wait 15 minutes, then try again."))
+
+
+def record_sign_in_failure(*, username: str, address: str, now: datetime) -> None:
+    with transaction.atomic():
+        SignInFailure.objects.filter(at__lte=now - FAILURE_WINDOW).delete()
+        SignInFailure.objects.create(username=username[:64], address=address[:64], at=now)
+
+
+def forget_sign_in_failures(*, username: str, address: str) -> None:
+    SignInFailure.objects.filter(username=username[:64], address=address[:64]).delete()

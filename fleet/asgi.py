@@ -1,0 +1,38 @@
+"""What uvicorn runs: pages and API by Django, live pages by Channels, session streams bare."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
+django_application = get_asgi_application()
+
+# Only now: these import models.
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import URLRouter  # noqa: E402
+from channels.security.websocket import OriginValidator  # noqa: E402
+from django.conf import settings  # noqa: E402
+
+from fleet.access.stream import application as stream_application  # noqa: E402
+from fleet.core.asgi import Receive, Scope, Send, refuse_websocket  # noqa: E402
+from fleet.live.routing import websocket_urlpatterns  # noqa: E402
+
+live_application = OriginValidator(
+    AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), settings.PATENCY_ORIGINS
+)
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Route one connection. A websocket that nobody serves is closed with 4404."""
+    if scope["type"] == "http":
+        await django_application(scope, receive, send)
+    elif scope["type"] == "websocket":
+        path = scope["path"]
+        if path.startswith("/ws/stream/"):
+            # Not through Channels: a consumer is ten times slower per byte.
+            await stream_application(scope, receive, send)
+        elif path.startswith("/ws/live/"):
+            await live_application(scope, receive, send)
+        else:
+            await refuse_websocket(receive, send, 4404)
+    # "lifespan": nothing to start or stop here; uvicorn is told not to ask.

@@ -1,0 +1,1 @@
+"""Who did what, when, with what outcome: chained, signed, comparable."""

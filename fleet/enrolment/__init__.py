@@ -1,0 +1,1 @@
+"""How an unknown device gets a known identity."""

@@ -1,0 +1,1 @@
+"""Devices, sites, product lines, who owns what."""

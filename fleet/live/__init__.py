@@ -1,0 +1,1 @@
+"""Live pages: hints and charts over websockets."""

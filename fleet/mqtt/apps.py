@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class MqttConfig(AppConfig):
+    name = "fleet.mqtt"
+    label = "mqtt"

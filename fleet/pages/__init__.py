@@ -1,0 +1,1 @@
+"""Everything the browser pages share: routes, template tags, error pages, catalogues, front-end files."""

@@ -1,0 +1,261 @@
+"""Settings of the portal. Everything an operator may set is an environment variable, read here.
+
+PATENCY_DATA     where the database, keys and bundles are (var/portal)
+PATENCY_HTTP     address of the web server (127.0.0.1:8000)
+PATENCY_MQTT     address of the gate, which also serves HTTPS (127.0.0.1:8443)
+PATENCY_ORIGINS  public origins of the portal, comma-separated (http on localhost and the two ports)
+PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PATENCY_DATA
+PATENCY_DEBUG    1 shows tracebacks in pages; never where others can reach it
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _text(name: str, default: str) -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def _list(name: str, default: str) -> list[str]:
+    return [part.strip() for part in _text(name, default).split(",") if part.strip()]
+
+
+def _secret(folder: Path) -> str:
+    """The secret of this data directory; made once, even when two processes start together."""
+    path = folder / "secret"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = folder / f"secret.{os.getpid()}"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+PATENCY_DATA = Path(_text("PATENCY_DATA", str(BASE_DIR / "var" / "portal"))).resolve()
+PATENCY_HTTP = _text("PATENCY_HTTP", "127.0.0.1:8000")
+PATENCY_MQTT = _text("PATENCY_MQTT", "127.0.0.1:8443")
+_http_port = PATENCY_HTTP.rpartition(":")[2]
+_mqtt_port = PATENCY_MQTT.rpartition(":")[2]
+PATENCY_ORIGINS = _list(
+    "PATENCY_ORIGINS",
+    f"http://localhost:{_http_port},http://127.0.0.1:{_http_port},"
+    f"https://localhost:{_mqtt_port},https://127.0.0.1:{_mqtt_port}",
+)
+# Only when no origin is plain: the demo signs in on http://localhost.
+_ALL_HTTPS = all(origin.startswith("https://") for origin in PATENCY_ORIGINS)
+
+SECRET_KEY = os.environ.get("PATENCY_SECRET") or _secret(PATENCY_DATA)
+DEBUG = _text("PATENCY_DEBUG", "0") == "1"
+ALLOWED_HOSTS = sorted({urlsplit(origin).hostname or "" for origin in PATENCY_ORIGINS})
+CSRF_TRUSTED_ORIGINS = PATENCY_ORIGINS
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "django_htmx",
+    "drf_spectacular",
+    "rest_framework",
+    "fleet.core",
+    "fleet.audit",
+    "fleet.accounts",
+    "fleet.inventory",
+    "fleet.enrolment",
+    "fleet.telemetry",
+    "fleet.access",
+    "fleet.jobs",
+    "fleet.live",
+    "fleet.mqtt",
+    "fleet.pages",
+    "fleet.demo",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "fleet.accounts.middleware.UserLanguageMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "fleet.urls"
+ASGI_APPLICATION = "fleet.asgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": False,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    [
+                        "django.template.loaders.filesystem.Loader",
+                        "django.template.loaders.app_directories.Loader",
+                    ],
+                )
+            ],
+        },
+    }
+]
+if DEBUG:  # read templates from disk each time
+    TEMPLATES[0]["OPTIONS"]["loaders"] = TEMPLATES[0]["OPTIONS"]["loaders"][0][1]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": PATENCY_DATA / "portal.db",
+        "OPTIONS": {
+            # A write lock from BEGIN on: a transaction that reads first never fails half-way.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 5,  # seconds
+            # FULL: a PUBACK says "decided", which must survive the machine losing power.
+            "init_command": (
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16000;"
+                "PRAGMA mmap_size=134217728; PRAGMA temp_store=MEMORY;"
+            ),
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["fleet.accounts.backends.ThrottledBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "/sign-in/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/sign-in/"
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("fr-ca", "Français (Canada)")]
+LOCALE_PATHS = [BASE_DIR / "fleet" / "locale"]
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = (
+    [BASE_DIR / "fleet" / "static"] if (BASE_DIR / "fleet" / "static").exists() else []
+)
+# Straight from the source tree, so that nothing must be collected before the first page.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 3600
+
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels.layers.InMemoryChannelLayer",
+        "CONFIG": {"capacity": 200, "expiry": 10},
+    }
+}
+
+# --- what a browser is told ------------------------------------------------------------------
+# 'self' in connect-src covers the same origin's websockets; older browsers want them named.
+_WEBSOCKETS = [origin.replace("http", "ws", 1) for origin in PATENCY_ORIGINS]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],  # icons inside Tabler's style sheet
+        "font-src": ["'self'"],
+        "connect-src": ["'self'", *_WEBSOCKETS],
+        "manifest-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+        "object-src": ["'none'"],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 31_536_000 if _ALL_HTTPS else 0
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = _ALL_HTTPS
+SESSION_COOKIE_AGE = 12 * 3600  # a working day
+SESSION_COOKIE_NAME = "patency_session"
+CSRF_COOKIE_HTTPONLY = False  # htmx sends it as a header
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SECURE = _ALL_HTTPS
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_SECURE = _ALL_HTTPS
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a request's body
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
+# Whether TLS is used is the deployment's decision, told through PATENCY_ORIGINS.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fleet.accounts.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "fleet.core.pagination.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "fleet.core.api.exception_handler",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Patency",
+    "VERSION": "1",
+    "DESCRIPTION": "Remote service for connected contrast injectors.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],  # it describes, it shows nothing
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": _text("PATENCY_LOG", "WARNING")},
+    "loggers": {
+        "fleet": {"level": _text("PATENCY_LOG", "INFO")},
+        "django.request": {"level": "ERROR"},
+    },
+}

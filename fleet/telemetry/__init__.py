@@ -1,0 +1,1 @@
+"""Samples, events and what is wrong now."""
