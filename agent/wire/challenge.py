@@ -9,6 +9,8 @@ import hashlib
 from typing import Annotated, Literal
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from agent.wire.catalogue import Level
 from agent.wire.chain import canonical
@@ -85,3 +87,29 @@ def code(challenge: bytes) -> str:
     )
     text = "".join(_ALPHABET[bits >> shift & 31] for shift in range(35, -1, -5))
     return f"{text[:4]}-{text[4:]}"
+
+
+_RECEIPT_PURPOSE = b"patency receipt 1\n"
+_receipt_decoder = msgspec.json.Decoder(PresenceReceipt)
+
+
+def sign_receipt(key: Ed25519PrivateKey, receipt: PresenceReceipt) -> tuple[bytes, bytes]:
+    """Canonical bytes and their signature by the device's audit key."""
+    data = canonical(receipt)
+    return data, key.sign(_RECEIPT_PURPOSE + data)
+
+
+def verify_receipt(data: bytes, signature: bytes, key: Ed25519PublicKey) -> PresenceReceipt:
+    """The receipt, if the audit key signed it and its bytes are exactly canonical. Raises
+    ChallengeError."""
+    try:
+        key.verify(signature, _RECEIPT_PURPOSE + data)
+    except InvalidSignature:
+        raise ChallengeError("the receipt is not signed by this device") from None
+    try:
+        receipt = _receipt_decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ChallengeError(str(error)) from error
+    if canonical(receipt) != data:
+        raise ChallengeError("the receipt is not in canonical form")
+    return receipt

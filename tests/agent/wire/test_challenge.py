@@ -4,6 +4,7 @@ import time
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 
 from agent.wire import challenge
@@ -76,3 +77,20 @@ def test_a_code_is_slow_to_search_for() -> None:
     start = time.process_time()
     challenge.code(BYTES)
     assert time.process_time() - start > 0.005
+
+
+def test_a_receipt_is_believed_only_from_the_device_that_signed_it() -> None:
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    receipt = challenge.PresenceReceipt(
+        session=samples.SESSION, challenge="c0" * 32, approver=1, at=5, uptime_ms=6, index=7
+    )
+    data, signature = challenge.sign_receipt(key, receipt)
+    assert challenge.verify_receipt(data, signature, key.public_key()) == receipt
+    with pytest.raises(challenge.ChallengeError):
+        challenge.verify_receipt(data, signature, other.public_key())
+    with pytest.raises(challenge.ChallengeError):
+        challenge.verify_receipt(data + b" ", signature, key.public_key())
+    for bytes_ in (data + b" ", b"[]", b"\xff"):  # signed, and still no receipt
+        signed = key.sign(b"patency receipt 1\n" + bytes_)
+        with pytest.raises(challenge.ChallengeError):
+            challenge.verify_receipt(bytes_, signed, key.public_key())
