@@ -1,0 +1,232 @@
+"""Core, link and outbox of one agent, joined: carries events to the core and does its effects.
+
+Nothing here decides; what can be decided without IO is in `agent.core`.
+"""
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from agent import core
+from agent.clock import Clock
+from agent.core import Core, Effect, Phase
+from agent.identity import Identity
+from agent.link import Link, Token
+from agent.outbox import Entry, Outbox
+from agent.wire import messages, topics
+from agent.wire.messages import Heartbeat, Hello, Live, Message, Up
+
+MAX_SLEEP_S = 1.0  # the loop's clock stops while the machine sleeps, the boot clock does not
+_HELLO = "hello"  # the token of hello; entries have their number
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What the connection needs of the agent. None of it may block or raise."""
+
+    def hello(self) -> Hello: ...
+    def heartbeat(self, rtt_ms: float | None) -> Heartbeat: ...
+    def live(self) -> Live: ...
+    def deliver(self, message: Message, payload: bytes) -> None: ...
+    def unreadable(self, what: core.Unreadable) -> None: ...
+    def frame(self, frame: bytes) -> None: ...
+    def next_frame(self) -> bytes | None: ...
+    def changed(self, phase: Phase, reason: str) -> None: ...
+    def renamed(self) -> None: ...
+
+
+class Connection:
+    """Made in a running loop, once the injector is enrolled."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        clock: Clock,
+        outbox: Outbox,
+        owner: Owner,
+        timing: core.Timing | None = None,
+    ) -> None:
+        self._identity = identity
+        self._context = identity.tls_context()
+        self._clock = clock
+        self._outbox = outbox
+        self._owner = owner
+        self._timing = timing or core.Timing()
+        self._core = Core(
+            device=identity.device, servers=len(identity.servers), timing=self._timing
+        )
+        self._link = Link(identity.device, self, owner.next_frame)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        outbox.on_committed = self._committed
+
+    # --- for the agent ---------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        return self._core.phase
+
+    @property
+    def online(self) -> bool:
+        return self._core.connected
+
+    @property
+    def rtt_ms(self) -> float | None:
+        return self._core.rtt_ms
+
+    @property
+    def reason(self) -> str:
+        """Why there is no connection, or why the last one ended."""
+        return self._core.reason
+
+    @property
+    def server(self) -> str:
+        """The access server in use or tried next, as `host:port`."""
+        return str(self._identity.servers[self._core.server])
+
+    def start(self) -> None:
+        self._do(self._core.start(self._clock.now()))
+
+    async def close(self) -> None:
+        """Say goodbye and stop; at most about a second."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._link.close()
+        self._core.stop(self._clock.now())  # its effects are done: the link is closed
+
+    def state_changed(self) -> None:
+        self._do(self._core.state_changed(self._clock.now()))
+
+    def publish(self, message: Up) -> None:
+        """At QoS 0. Raises MessageError for a message outside its schema."""
+        self._publish(message, None)
+
+    def frames_ready(self) -> None:
+        self._link.frames_ready()
+
+    # --- events of the link ----------------------------------------------------------------------
+
+    def dialled(self) -> None:
+        self._do(self._core.dialled(self._clock.now()))
+
+    def accepted(self) -> None:
+        self._do(self._core.accepted(self._clock.now()))
+
+    def subscribed(self) -> None:
+        self._do(self._core.subscribed(self._clock.now()))
+
+    def lost(self, reason: str) -> None:
+        self._do(self._core.lost(self._clock.now(), reason))
+
+    def heard(self) -> None:
+        self._core.heard(self._clock.now())
+
+    def pong(self) -> None:
+        self._core.pong(self._clock.now())
+
+    def acknowledged(self, token: Token) -> None:
+        now = self._clock.now()
+        if isinstance(token, int):
+            self._do(self._core.acknowledged(now, token))
+        else:
+            self._do(self._core.greeted(now))
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self._do(self._core.received(self._clock.now(), topic, payload))
+
+    # --- events of the outbox and the timer ------------------------------------------------------
+
+    def _committed(self, entry: Entry) -> None:
+        self._do(self._core.committed(self._clock.now(), entry))
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._do(self._core.tick(self._clock.now()))
+
+    def _set_timer(self) -> None:
+        due = self._core.next_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay = min(max(due - self._clock.now(), 0.0), MAX_SLEEP_S)
+            self._timer = self._loop.call_later(delay, self._tick)
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            try:
+                self._carry_out(effect)
+            except Exception:
+                # One message that cannot be made must not take the connection with it.
+                log.exception("%s failed", type(effect).__name__)
+        self._set_timer()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case core.SendEntry(entry):
+                topic = topics.up(self._identity.device, entry.type, entry.version)
+                self._link.publish(topic, entry.payload, entry.seq)
+            case core.Acknowledge(seq):
+                self._outbox.acknowledge(seq)
+            case core.DeliverFrame(frame):
+                self._owner.frame(frame)
+            case core.Deliver(message, payload):
+                self._owner.deliver(message, payload)
+            case core.Unreadable():
+                self._owner.unreadable(effect)
+            case core.SendHeartbeat(rtt_ms):
+                self._publish(self._owner.heartbeat(rtt_ms), None)
+            case core.SendLive():
+                self._publish(self._owner.live(), None)
+            case core.Fetch(connection, after, limit):
+                self._fetch(connection, after, limit)
+            case core.Rewind(high):
+                self._rewind(high)
+            case _:
+                self._connect(effect)
+
+    def _connect(self, effect: Effect) -> None:
+        match effect:
+            case core.Dial(server):
+                self._link.dial(self._identity.servers[server], self._context, self._timing.dial)
+            case core.Hangup(reason):
+                log.info("hanging up: %s", reason)
+                self._link.hang_up()
+            case core.Subscribe(topic_filter):
+                self._link.subscribe(topic_filter)
+            case core.Ping():
+                self._link.ping()
+            case core.Greet():
+                self._core.outbox = self._outbox.id
+                self._publish(self._owner.hello(), _HELLO)
+            case core.Changed(phase, reason):
+                self._link.stream(self._core.connected)
+                self._owner.changed(phase, reason)
+
+    def _publish(self, message: Up, token: Token | None) -> None:
+        payload = messages.encode(message)
+        # msgspec checks what it reads, not what a program builds.
+        messages.decode_up(message.TYPE, message.VERSION, payload)
+        topic = topics.up(self._identity.device, message.TYPE, message.VERSION)
+        self._link.publish(topic, payload, token)
+
+    def _fetch(self, connection: int, after: int, limit: int) -> None:
+        def done(future: asyncio.Future[list[Entry]]) -> None:
+            # What could not be read waits for the next connection; the store has logged it.
+            failed = future.cancelled() or future.exception() is not None
+            entries = [] if failed else future.result()
+            self._do(self._core.fetched(self._clock.now(), connection, entries))
+
+        self._outbox.waiting(after, limit).add_done_callback(done)
+
+    def _rewind(self, high: int) -> None:
+        def done(future: asyncio.Future[Any]) -> None:
+            if not future.cancelled() and future.result():
+                self._owner.renamed()
+                self._do(self._core.renamed(self._clock.now()))
+
+        self._outbox.rewind(high).add_done_callback(done)

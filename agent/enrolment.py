@@ -1,0 +1,107 @@
+"""First contact: show the claim over HTTPS, take the identity (R-CON-2).
+
+The server is believed only under the anchors of the provisioning bundle; proxies and trust stores
+of the environment are not looked at.
+"""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from agent import identity
+from agent.errors import EnrolmentRefused, NetworkError
+from agent.i18n import _
+from agent.identity import Identity, Provision
+
+DEADLINE_S = 20.0
+MAX_ANSWER = 64 * 1024
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """An error of the portal. `detail` is for a person at the portal; here the code decides."""
+
+    error: str = ""
+    detail: str = ""
+
+
+async def enrol(state: Path) -> Identity:
+    """The identity in `state`, asked for if there is none yet.
+
+    Raises StateError, NetworkError (worth another try) or EnrolmentRefused (worth a person).
+    """
+    provision = identity.load_provision(state)
+    known = identity.load(state)
+    if known is not None:
+        return known
+    status, body = await _post(provision, identity.claim(state, provision))
+    if status == 200:
+        return identity.accept(state, provision, body)
+    if status == 429 or status >= 500:
+        raise NetworkError(
+            _("The enrolment server answered {status}; it is tried again.").format(status=status)
+        )
+    raise EnrolmentRefused(_explain(status, body))
+
+
+async def _post(provision: Provision, body: bytes) -> tuple[int, bytes]:
+    host, port = provision.enrol.host, provision.enrol.port
+    url = f"https://{f'[{host}]' if ':' in host else host}:{port}/enrol/v1"
+    try:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            httpx.AsyncClient(
+                verify=identity.pinned_context(provision.anchors),
+                trust_env=False,
+                follow_redirects=False,
+                timeout=10.0,
+            ) as client,
+            client.stream(
+                "POST", url, content=body, headers={"content-type": "application/json"}
+            ) as answer,
+        ):
+            received = bytearray()
+            async for chunk in answer.aiter_bytes():
+                received += chunk
+                if len(received) > MAX_ANSWER:
+                    raise EnrolmentRefused(_("The server's answer is too long."))
+            return answer.status_code, bytes(received)
+    except (httpx.HTTPError, TimeoutError) as error:
+        raise NetworkError(_diagnose(error, f"{host}:{port}")) from error
+
+
+def _diagnose(error: BaseException, server: str) -> str:
+    """What is wrong, in words that tell hospital IT where to look (R-CON-7)."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _(
+                "{server} shows a certificate that this injector does not trust ({error}): "
+                "exempt it from TLS inspection, and check the injector's date."
+            ).format(server=server, error=cause.verify_message)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return _("{server} does not answer: check that the firewall lets it through.").format(
+            server=server
+        )
+    return _("{server} cannot be reached: {error}.").format(server=server, error=error)
+
+
+def _explain(status: int, body: bytes) -> str:
+    try:
+        code = msgspec.json.decode(body, type=_Refusal).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        code = ""
+    # The server's own words are not shown: what a person reads here is ours and translated.
+    if not code.isascii() or not code.replace("_", "").isalnum() or len(code) > 32:
+        code = str(status)
+    if status == 409:
+        return _(
+            "This claim was used with another key ({code}); ask the vendor for a new one."
+        ).format(code=code)
+    return _(
+        "The server refused to enrol this injector ({code}): ask the vendor to check its serial "
+        "number and claim."
+    ).format(code=code)

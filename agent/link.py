@@ -1,0 +1,416 @@
+"""paho-mqtt on the agent's event loop: the shell that carries out what the core decides.
+
+One `Link` serves an agent; each connection is a fresh paho client. Names, TCP and TLS are dealt
+with in a thread of their own, because all three can block for long; from there on the socket is
+non-blocking and belongs to the loop. paho's own keepalive is not used: the core decides when to
+ping and when a link is dead.
+
+Fairness. Messages go into paho's queue at once. A stream frame is pulled from its source only when
+that queue is empty, so at most one lies before the next message, and the kernel is told to take
+little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken.
+
+`Client` uses four private names of paho-mqtt (`_create_socket`, `_sock_close`, `_send_pingreq`,
+`_handle_pingresp`); its version is pinned and tests cover each.
+"""
+
+import asyncio
+import contextvars
+import logging
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
+
+from agent.i18n import _
+from agent.identity import Server
+from agent.wire import topics
+from agent.wire.messages import MAX_PAYLOAD
+
+KEEPALIVE_S = 10  # stated in CONNECT; the gate cuts after 1.5 times this
+NOT_SENT = 32 * 1024  # bytes the kernel may hold unsent
+MAX_PACKET = MAX_PAYLOAD + 1024
+READS = 64  # packets before the loop's other work has its turn
+FRAMES = 16  # stream frames, likewise
+
+# Python names it from 3.12 on; 25 is Linux's number.
+_TCP_NOTSENT_LOWAT: int | None = getattr(
+    socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
+)
+
+Token = object
+
+log = logging.getLogger(__name__)
+
+
+class Events(Protocol):
+    """Who is told. Called in the loop; must not block and must not raise."""
+
+    def dialled(self) -> None: ...
+    def accepted(self) -> None: ...
+    def subscribed(self) -> None: ...
+    def lost(self, reason: str) -> None: ...
+    def heard(self) -> None: ...
+    def pong(self) -> None: ...
+    def acknowledged(self, token: Token) -> None: ...
+    def received(self, topic: str, payload: bytes) -> None: ...
+
+
+class Client(paho.Client):
+    """paho's client over a socket that is already connected, with pings in our hands."""
+
+    def __init__(self, device: str, ready: ssl.SSLSocket, on_pong: Callable[[], None]) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=device,
+            clean_session=True,
+            reconnect_on_failure=False,
+        )
+        self._ready: Any = ready
+        self._on_pong = on_pong
+        self.trouble = ""  # paho says only in its log what went wrong with the socket
+        self.max_inflight_messages_set(0)  # the core's window is the bound
+
+    def _create_socket(self) -> Any:
+        return self._ready
+
+    def _handle_pingresp(self) -> MQTTErrorCode:
+        self._on_pong()
+        return super()._handle_pingresp()
+
+    def on_trouble(self, _client: Any, _data: Any, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR:
+            self.trouble = text
+
+    def ping(self) -> None:
+        self._send_pingreq()
+
+    def drop(self) -> None:
+        self._sock_close()
+
+    @property
+    def arriving(self) -> int:
+        """Bytes of the packet that is being read."""
+        return int(self._in_packet["remaining_length"])
+
+
+class Link:
+    """At most one connection. `next_frame` is the source of stream frames."""
+
+    def __init__(
+        self, device: str, events: Events, next_frame: Callable[[], bytes | None] = lambda: None
+    ) -> None:
+        self._device = device
+        self._events = events
+        self._next_frame = next_frame
+        self._loop = asyncio.get_running_loop()
+        self._client: Client | None = None
+        self._dialling: _Dial | None = None
+        self._tokens: dict[int, Token] = {}
+        self._streaming = False
+
+    # --- what the core asks for ------------------------------------------------------------------
+
+    def dial(self, server: Server, context: ssl.SSLContext, timeout_s: float) -> None:
+        """Connect. `dialled`, `accepted` or `lost` follow."""
+        self.hang_up()
+        if self._dialling is not None and self._dialling.alive:
+            # A name server that never answers holds the thread; another would be held as well.
+            self._loop.call_soon(
+                self._events.lost, _("looking up {server} takes too long").format(server=server)
+            )
+            return
+        self._dialling = _Dial(self._loop, server, context, timeout_s, self._dialled)
+
+    def hang_up(self) -> None:
+        """Drop the connection without a word; no event follows."""
+        if self._dialling is not None:
+            self._dialling.abandon()
+        client, self._client = self._client, None
+        self._streaming = False
+        self._tokens.clear()
+        if client is not None:
+            # Later, as this may be called from inside one of paho's callbacks.
+            self._loop.call_soon(client.drop)
+
+    async def close(self, timeout_s: float = 1.0) -> None:
+        """Say goodbye (DISCONNECT) if there is a connection, then drop it."""
+        client, self._client = self._client, None  # no event from here on
+        if client is not None and client.is_connected():
+            client.disconnect()
+            deadline = self._loop.time() + timeout_s
+            while client.socket() is not None and self._loop.time() < deadline:
+                client.loop_write()
+                await asyncio.sleep(0.01)
+        if client is not None:
+            client.drop()
+        self.hang_up()
+        await asyncio.sleep(0)  # let a drop that was put off happen
+
+    def subscribe(self, topic_filter: str) -> None:
+        if self._client is not None:
+            self._client.subscribe(topic_filter, qos=0)
+
+    def publish(self, topic: str, payload: bytes, token: Token | None = None) -> None:
+        """At QoS 1 with a token, which `acknowledged` gives back; at QoS 0 without."""
+        client = self._client
+        if client is None:
+            return
+        info = client.publish(topic, payload, qos=0 if token is None else 1)
+        if token is not None:
+            self._tokens[info.mid] = token
+
+    def ping(self) -> None:
+        if self._client is not None:
+            self._client.ping()
+
+    def stream(self, on: bool) -> None:
+        """Whether frames may be pulled: only once the portal knows us."""
+        self._streaming = on
+        self.frames_ready()
+
+    def frames_ready(self) -> None:
+        """The source has a frame, or had none before and may have one now."""
+        client = self._client
+        if client is not None and self._streaming and not client.want_write():
+            self._pull(client)
+
+    # --- connecting ------------------------------------------------------------------------------
+
+    def _dialled(self, dial: "_Dial", ready: ssl.SSLSocket | None, reason: str) -> None:
+        if dial is not self._dialling or dial.abandoned:
+            if ready is not None:
+                ready.close()
+            return
+        self._dialling = None
+        if ready is None:
+            self._events.lost(reason)
+            return
+        client = Client(self._device, ready, self._events.pong)
+        self._client = client
+        client.on_log = client.on_trouble
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_register_write
+        client.on_socket_unregister_write = self._on_unregister_write
+        self._events.dialled()
+        client.connect(dial.server.host, dial.server.port, keepalive=KEEPALIVE_S)
+
+    # --- paho's callbacks ------------------------------------------------------------------------
+
+    def _on_socket_open(self, client: Any, _data: Any, sock: Any) -> None:
+        self._loop.add_reader(sock.fileno(), self._readable, client)
+
+    def _on_socket_close(self, _client: Any, _data: Any, sock: Any) -> None:
+        self._loop.remove_reader(sock.fileno())
+
+    def _on_register_write(self, client: Any, _data: Any, sock: Any) -> None:
+        self._loop.add_writer(sock.fileno(), self._writable, client)
+
+    def _on_unregister_write(self, _client: Any, _data: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock.fileno())
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
+        if client is not self._client:
+            return
+        if code.is_failure:
+            self._lost(_("the server refused the connection: {code}").format(code=code))
+        else:
+            self._events.accepted()
+
+    def _on_subscribe(self, client: Any, _data: Any, _mid: int, codes: Any, _p: Any) -> None:
+        if client is not self._client:
+            return
+        if any(code.is_failure for code in codes):
+            self._lost(_("the server refused the subscription"))
+        else:
+            self._events.subscribed()
+
+    def _on_disconnect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
+        if client is not None and client is self._client:
+            self._lost(_("the connection ended: {why}").format(why=client.trouble or code))
+
+    def _on_publish(self, client: Any, _data: Any, mid: int, _code: Any, _p: Any) -> None:
+        # At QoS 0 this says that the packet was written, and there is no token.
+        if client is self._client and (token := self._tokens.pop(mid, None)) is not None:
+            self._events.acknowledged(token)
+
+    def _on_message(self, client: Any, _data: Any, message: Any) -> None:
+        if client is self._client:
+            self._events.received(message.topic, bytes(message.payload))
+
+    def _lost(self, reason: str) -> None:
+        self.hang_up()
+        self._events.lost(reason)
+
+    # --- the socket ------------------------------------------------------------------------------
+
+    def _readable(self, client: Client) -> None:
+        if client is not self._client:
+            return
+        self._events.heard()
+        try:
+            for _each in range(READS):
+                client.loop_read()
+                if client is not self._client:
+                    return
+                if client.arriving > MAX_PACKET:
+                    self._lost(_("the server sent a packet that is too large"))
+                    return
+                # What TLS has decrypted already wakes no selector.
+                if not client.socket().pending():  # type: ignore[union-attr]
+                    return
+            self._loop.call_soon(self._readable, client)
+        except Exception as error:
+            # paho would meet the same packet again: this connection is of no more use.
+            log.exception("reading from the link failed")
+            self._lost(type(error).__name__)
+
+    def _writable(self, client: Client) -> None:
+        if client is not self._client:
+            if (sock := client.socket()) is not None:
+                self._loop.remove_writer(sock.fileno())
+            return
+        try:
+            client.loop_write()
+            for _each in range(FRAMES):
+                if client is not self._client or client.want_write() or not self._pull(client):
+                    return
+                client.loop_write()
+        except Exception as error:
+            log.exception("writing to the link failed")
+            self._lost(type(error).__name__)
+
+    def _pull(self, client: Client) -> bool:
+        frame = self._next_frame() if self._streaming else None
+        if frame is None:
+            return False
+        client.publish(topics.up_stream(self._device), frame, qos=0)
+        return True
+
+
+class _Dial:
+    """One attempt in a thread: name, TCP, TLS. Reports in the loop, once."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        server: Server,
+        context: ssl.SSLContext,
+        timeout_s: float,
+        done: Callable[["_Dial", ssl.SSLSocket | None, str], None],
+    ) -> None:
+        self.server = server
+        self.abandoned = False
+        self._loop = loop
+        self._context = context
+        self._deadline = time.monotonic() + timeout_s
+        self._done = done
+        self._socket: socket.socket | None = None
+        self._reason = ""
+        # A daemon: a name server that does not answer must not keep the process from ending.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,  # reasons are in the agent's language
+            args=(self._run,),
+            name=f"dial {server}",
+            daemon=True,
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Nobody waits any more; wake the thread so that it ends."""
+        self.abandoned = True
+        sock = self._socket
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                log.debug("the dialled socket was closed already")
+
+    def _run(self) -> None:
+        ready, reason = None, ""
+        try:
+            ready = self._secure(self._connect())
+        except ssl.SSLCertVerificationError as error:
+            reason = _("the server's certificate is not trusted: {error}").format(
+                error=error.verify_message
+            )
+        except ssl.SSLError as error:
+            reason = _("TLS failed: {error}").format(error=error.reason or error)
+        except socket.gaierror as error:
+            reason = _("the name {host} is not known: {error}").format(
+                host=self.server.host, error=error.strerror
+            )
+        except OSError as error:
+            reason = _("no connection to {server}: {error}").format(
+                server=self.server, error=error.strerror or error
+            )
+        try:
+            self._loop.call_soon_threadsafe(self._done, self, ready, reason)
+        except RuntimeError:  # the loop has closed
+            if ready is not None:
+                ready.close()
+
+    def _left(self) -> float:
+        """Raises TimeoutError."""
+        left = self._deadline - time.monotonic()
+        if left <= 0 or self.abandoned:
+            raise TimeoutError(_("time is up"))
+        return left
+
+    def _connect(self) -> socket.socket:
+        error: OSError = OSError(_("the name has no address"))
+        for family, kind, protocol, _name, address in socket.getaddrinfo(
+            self.server.host, self.server.port, type=socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            self._socket = sock
+            try:
+                sock.settimeout(self._left())
+                sock.connect(address)
+                _tune(sock)
+            except OSError as failure:
+                error = failure
+                sock.close()
+                continue
+            return sock
+        raise error
+
+    def _secure(self, sock: socket.socket) -> ssl.SSLSocket:
+        try:
+            tls = self._context.wrap_socket(
+                sock, server_hostname=self.server.host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            sock.close()
+            raise
+        self._socket = tls
+        try:
+            tls.settimeout(self._left())
+            tls.do_handshake()
+            self._left()
+        except BaseException:
+            tls.close()
+            raise
+        return tls
+
+
+def _tune(sock: socket.socket) -> None:
+    """Send small packets at once, and keep unsent bytes where a message can overtake them."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _TCP_NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOT_SENT)

@@ -1,0 +1,457 @@
+"""One agent: driver, clocks, outbox, audit chain, connection and local commands on one event loop.
+
+Parts of the agent (access, streams, jobs) plug in here. A part is a function
+`install(agent: Agent) -> None`, called once the injector has its identity and before the first
+connection. It registers what it answers to:
+
+    agent.handle(AccessRequest, fn)     fn(message, payload) when such a message came down
+    agent.control.register("op", fn)    fn(args) for a local command
+    agent.on_tick(fn)                   fn(now) twice a second; now in seconds of the boot clock
+    agent.on_clinical_state(fn)         fn(state) when the clinical state changes
+    agent.on_online(fn)                 fn(online) when the connection comes or goes
+    agent.stream_source(fn)             fn() -> next frame or None, pulled as the socket takes them
+    agent.on_frame(fn)                  fn(frame) for each frame that came down
+    agent.on_stop(fn)                   async fn() before the store closes
+    agent.status_from(fn)               fn() -> fields to add to `status`
+    agent.roster_version = fn           fn() -> version, for `hello`
+    agent.provide(obj), agent.get(cls)  so that parts find each other
+
+and it acts through:
+
+    agent.emit(Event, code=…, …)        a durable message; await it to know that it is on disk
+    agent.record("access:approve", …)   an audit entry; await it before acting on it (R-ACC-10)
+    agent.accept("job", ref, payload)   the durable `accepted` for a message that came down
+    agent.send_now(Live, …)             QoS 0, if there is a connection
+    agent.frames_ready()                the stream source has something
+    agent.look()                        the driver was changed: read it now
+    agent.store.write(fn)               fn(connection) in the next commit; tables of your own
+    agent.spawn(coroutine)              a task of this agent; if it fails, the agent starts anew
+
+Everything runs in the loop. Handlers may be coroutines; those of messages run in order, one
+after another.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from agent import core, drivers, enrolment, i18n, identity, logs, posix
+from agent.audit import AuditLog
+from agent.clock import Clock
+from agent.connection import Connection
+from agent.control import SOCKET, Args, Control
+from agent.core import Phase
+from agent.drivers import Driver, DriverError
+from agent.errors import AgentError, ControlError, EnrolmentRefused, NetworkError, StateError
+from agent.i18n import _
+from agent.identity import Identity
+from agent.inbox import Inbox
+from agent.outbox import Outbox
+from agent.sampling import Sampler
+from agent.store import Store, get_meta, set_meta
+from agent.wire import messages
+from agent.wire.catalogue import ClinicalState, Metric, Outcome
+from agent.wire.messages import (
+    Accepted,
+    AuditEntry,
+    Durable,
+    Heartbeat,
+    Hello,
+    Live,
+    Message,
+    Up,
+)
+
+M = TypeVar("M", bound=Message)
+P = TypeVar("P")
+Part = Callable[["Agent"], None]
+
+AGENT_VERSION = "0.1.0"
+TICK_S = 0.5
+STOP_S = 0.5  # for each part to stop
+ENROL_AGAIN_S = (1.0, 30.0)  # first and longest pause after a failure of the network
+REFUSED_AGAIN_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """The agent of one state directory. `run` it; everything else is for its parts."""
+
+    store: Store
+    outbox: Outbox
+    audit: AuditLog
+    identity: Identity
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        parts: Sequence[Part] = (),
+        clock: Clock | None = None,
+        driver: Driver | None = None,
+        timing: core.Timing | None = None,
+    ) -> None:
+        self.state_dir = state
+        self.clock = clock or Clock()
+        self.control = Control()
+        self.driver = driver or _driver(state)
+        self.roster_version: Callable[[], int] = lambda: 0
+        self._parts = parts
+        self._timing = timing
+        self._connection: Connection | None = None
+        self._sampler = Sampler(self.driver, self.clock, self.emit, self._own_metrics)
+        self._inbox = Inbox(self)
+        self._group = asyncio.TaskGroup()
+        self._clinical = self.driver.state
+        self._ticks: list[Callable[[float], None]] = []
+        self._state_watchers: list[Callable[[ClinicalState], None]] = []
+        self._online_watchers: list[Callable[[bool], None]] = []
+        self._stoppers: list[Callable[[], Awaitable[None]]] = []
+        self._statuses: list[Callable[[], Mapping[str, Any]]] = []
+        self._frame_source: Callable[[], bytes | None] = lambda: None
+        self._frame_sink: Callable[[bytes], None] = lambda frame: None
+        self._provided: dict[type, Any] = {}
+        self._was_online = False
+        self._trouble = ""
+
+    # --- for the parts: registration -------------------------------------------------------------
+
+    def handle(self, kind: type[M], handler: Callable[[M, bytes], Any]) -> None:
+        """`handler(message, payload)` for each message of this kind; plain or a coroutine.
+
+        A handler that raises loses that one message: it is recorded, and the next one runs.
+        """
+        self._inbox.handle(kind, handler)
+
+    def on_tick(self, watcher: Callable[[float], None]) -> None:
+        self._ticks.append(watcher)
+
+    def on_clinical_state(self, watcher: Callable[[ClinicalState], None]) -> None:
+        self._state_watchers.append(watcher)
+
+    def on_online(self, watcher: Callable[[bool], None]) -> None:
+        self._online_watchers.append(watcher)
+
+    def on_stop(self, stopper: Callable[[], Awaitable[None]]) -> None:
+        self._stoppers.append(stopper)
+
+    def on_frame(self, sink: Callable[[bytes], None]) -> None:
+        self._frame_sink = sink
+
+    def stream_source(self, source: Callable[[], bytes | None]) -> None:
+        self._frame_source = source
+
+    def status_from(self, source: Callable[[], Mapping[str, Any]]) -> None:
+        self._statuses.append(source)
+
+    def provide(self, thing: object) -> None:
+        """Let other parts find this object by its class."""
+        self._provided[type(thing)] = thing
+
+    def get(self, kind: type[P]) -> P:
+        """The object of this class that a part provided. Raises KeyError."""
+        thing: P = self._provided[kind]
+        return thing
+
+    # --- for the parts: action -------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """The device id. Only once enrolled, as it is whenever a part is called."""
+        return self.identity.device
+
+    @property
+    def clinical_state(self) -> ClinicalState:
+        return self.driver.state
+
+    @property
+    def online(self) -> bool:
+        return self._connection is not None and self._connection.online
+
+    def emit(self, kind: type[Durable], **fields: Any) -> asyncio.Future[Any]:
+        """Queue a durable message; `at`, `boot`, `uptime_ms`, `outbox` and `seq` are filled in.
+
+        The future gives the message once it is on disk and may be left alone. It raises StoreError
+        (OutboxFull) or, for fields outside the schema, MessageError.
+        """
+        return self.outbox.add(kind, fields)
+
+    def record(
+        self,
+        action: str,
+        *,
+        actor: str,
+        outcome: Outcome,
+        session: str | None = None,
+        execution: str | None = None,
+        reason: str | None = None,
+        digest: str | None = None,
+    ) -> asyncio.Future[AuditEntry]:
+        """Append to the audit chain. The future gives the entry once it is on disk.
+
+        It raises AuditUnwritable: then what was to be recorded must not happen (R-ACC-10).
+        """
+        return self.audit.record(
+            action,
+            actor=actor,
+            outcome=outcome,
+            session=session,
+            execution=execution,
+            reason=reason,
+            digest=digest,
+        )
+
+    def accept(
+        self,
+        of: Literal["access-request", "answer", "end", "job", "cancel", "roster"],
+        ref: str,
+        payload: bytes,
+    ) -> asyncio.Future[Any]:
+        """Tell the portal that this device holds the message that came as `payload`."""
+        return self.emit(Accepted, of=of, ref=ref, digest=hashlib.sha256(payload).hexdigest())
+
+    def send_now(self, kind: type[Up], **fields: Any) -> bool:
+        """Send at QoS 0; False without a connection. Raises MessageError."""
+        if self._connection is None or not self._connection.online:
+            return False
+        self._connection.publish(kind(**self._stamp(), **fields))
+        return True
+
+    def frames_ready(self) -> None:
+        if self._connection is not None:
+            self._connection.frames_ready()
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], *, name: str | None = None
+    ) -> asyncio.Task[None]:
+        return self._group.create_task(work, name=name)
+
+    def look(self) -> None:
+        """Read the driver now rather than at the next tick: something was done to it."""
+        for event in self.driver.advance(self.clock.now()):
+            self._sampler.event(event)
+        if self.driver.state is self._clinical:
+            return
+        self._clinical = self.driver.state
+        for watcher in self._state_watchers:
+            watcher(self._clinical)
+        if self._connection is not None:
+            self._connection.state_changed()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises AgentError, or a group of what its tasks raised."""
+        logs.agent.set(self.state_dir.name)
+        i18n.use(i18n.chosen(self.state_dir))
+        posix.check_private_dir(self.state_dir)
+        with posix.only_process(self.state_dir / "agent.lock"):
+            self.store = Store(self.state_dir / "agent.db")
+            try:
+                async with self._group:
+                    self.control.register("status", lambda args: self.status())
+                    self.control.register("simulate", self._simulate)
+                    self.spawn(self.control.serve(self.state_dir / SOCKET), name="control")
+                    await self._open()
+                    self.spawn(self._inbox.work(), name="inbox")
+                    self.spawn(self._ticking(), name="ticks")
+            finally:
+                await self._close()
+
+    async def _open(self) -> None:
+        """Everything that comes before the first connection."""
+        floor = await self.store.write(lambda db: int(get_meta(db, "clock_floor") or 0))
+        self.clock.keep_floor(floor, self._keep_floor)
+        self.outbox = Outbox(self.store, self.clock)
+        await self.outbox.open()
+        self.identity = await self._identify()
+        self.clock.raise_floor(self.identity.signed_ms)
+        self.audit = AuditLog(
+            self.store,
+            self.outbox,
+            self.clock,
+            device=self.identity.device,
+            key=self.identity.audit_key,
+        )
+        await self.audit.open()
+        self.record("agent:start", actor="agent", outcome=Outcome.ALLOWED)
+        for install in self._parts:
+            install(self)
+        self._connection = Connection(
+            identity=self.identity,
+            clock=self.clock,
+            outbox=self.outbox,
+            owner=self,
+            timing=self._timing,
+        )
+        self._connection.start()
+
+    async def _identify(self) -> Identity:
+        """The identity; before enrolment, once it is there (R-CON-2). Raises StateError."""
+        known = identity.load(self.state_dir)
+        pause, longest = ENROL_AGAIN_S
+        while known is None:
+            try:
+                known = await enrolment.enrol(self.state_dir)
+            except NetworkError as error:
+                self._trouble = str(error)
+                log.warning("not enrolled yet: %s", error)
+                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
+                pause = min(pause * 2, longest)
+            except EnrolmentRefused as error:
+                self._trouble = str(error)
+                log.error("not enrolled: %s", error)
+                await asyncio.sleep(REFUSED_AGAIN_S)
+        self._trouble = ""
+        return known
+
+    def _keep_floor(self, floor_ms: int) -> None:
+        self.store.write(lambda db: set_meta(db, "clock_floor", floor_ms))
+
+    async def _ticking(self) -> None:
+        while True:
+            now = self.clock.now()
+            self.look()
+            self._sampler.tick(now)
+            for watcher in self._ticks:
+                watcher(now)
+            await asyncio.sleep(TICK_S)
+
+    async def _close(self) -> None:
+        """Leave nothing undone that can be done in two seconds."""
+        for stop in reversed(self._stoppers):
+            with contextlib.suppress(TimeoutError, AgentError):
+                async with asyncio.timeout(STOP_S):
+                    await stop()
+        if self._connection is not None:
+            self._sampler.flush()
+            await self._connection.close()
+            self.outbox.flush()
+        await self.store.close()
+
+    # --- local commands --------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What `patency-agent status` shows. Times are ISO 8601, UTC."""
+        connection = self._connection
+        shown: dict[str, Any] = {
+            "connection": connection.phase.value if connection else "not enrolled",
+            "online": self.online,
+            "trouble": self._trouble or (connection.reason if connection else ""),
+            "product_line": self.driver.product_line.value,
+            "software_version": self.driver.software_version,
+            "agent_version": AGENT_VERSION,
+            "state": self.driver.state.value,
+        }
+        if connection is None:
+            return shown
+        shown |= {
+            "device": self.device,
+            "serial": self.identity.provision.serial,
+            "access_server": connection.server,
+            "rtt_ms": connection.rtt_ms,
+            "outbox_depth": self.outbox.depth,
+            "outbox_shed": self.outbox.shed,
+            "audit_index": self.audit.head.index if self.audit.head else None,
+            "disk_ok": self.store.healthy,
+            "certificate_expires_at": self.identity.expires_at.isoformat(),
+            "certificate_days_left": round(self._days_left(), 1),
+        }
+        for source in self._statuses:
+            shown |= source()
+        return shown
+
+    def _simulate(self, args: Args) -> dict[str, Any]:
+        try:
+            self.driver.simulate(str(args.get("fault")))
+        except DriverError as error:
+            raise ControlError("driver", str(error)) from error
+        self.look()
+        return {"state": self.driver.state.value}
+
+    # --- for the connection ----------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        services = {name: service.level for name, service in self.driver.services().items()}
+        return Hello(
+            **self._stamp(),
+            agent_version=AGENT_VERSION,
+            software_version=self.driver.software_version,
+            product_line=self.driver.product_line,
+            state=self.driver.state,
+            knows=messages.known_down(),
+            outbox=self.outbox.id,
+            high=self.outbox.high,
+            roster_version=self.roster_version(),
+            services=services,
+            head=self.audit.head,
+        )
+
+    def heartbeat(self, rtt_ms: float | None) -> Heartbeat:
+        return Heartbeat(
+            **self._stamp(),
+            state=self.driver.state,
+            outbox_depth=self.outbox.depth,
+            rtt_ms=rtt_ms,
+        )
+
+    def live(self) -> Live:
+        self.look()
+        return Live(**self._stamp(), state=self.driver.state, values=self._sampler.values())
+
+    def deliver(self, message: Message, payload: bytes) -> None:
+        self._inbox.put(message, payload)
+
+    def unreadable(self, what: core.Unreadable) -> None:
+        self._inbox.ignored(what.reason, what.digest)
+
+    def frame(self, frame: bytes) -> None:
+        self._frame_sink(frame)
+
+    def next_frame(self) -> bytes | None:
+        return self._frame_source()
+
+    def changed(self, phase: Phase, reason: str) -> None:
+        log.info("connection: %s %s", phase, reason)
+        if self.online is not self._was_online:
+            self._was_online = self.online
+            for watcher in self._online_watchers:
+                watcher(self._was_online)
+
+    def renamed(self) -> None:
+        self.record(
+            "outbox:rename", actor="agent", outcome=Outcome.ALLOWED, reason="older_than_portal"
+        )
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _stamp(self) -> dict[str, Any]:
+        return {
+            "at": self.clock.wall_ms(),
+            "boot": self.clock.boot,
+            "uptime_ms": self.clock.uptime_ms(),
+        }
+
+    def _days_left(self) -> float:
+        return identity.days_left(self.identity, self.clock.wall_ms())
+
+    def _own_metrics(self) -> dict[Metric, float]:
+        own = {Metric("cert_days_left"): self._days_left()}
+        if self._connection is not None and self._connection.rtt_ms is not None:
+            own[Metric("rtt_ms")] = self._connection.rtt_ms
+        if self._inbox.clock_skew_ms is not None:
+            own[Metric("clock_skew_ms")] = self._inbox.clock_skew_ms
+        return own
+
+
+def _driver(state: Path) -> Driver:
+    try:
+        return drivers.load(state)
+    except DriverError as error:
+        raise StateError(_("The driver cannot start: {error}").format(error=error)) from error
