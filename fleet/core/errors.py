@@ -50,8 +50,13 @@ class TooMany(PortalError):
 
 
 class MessageRefused(Exception):
-    """An inbound handler decides against a device's message; `reason` is told to the device."""
+    """An inbound handler decides against a device's message; `reason` is told to the device.
 
-    def __init__(self, reason: RefusalReason) -> None:
+    What the handler wrote is rolled back; `alarm` names an audit action that is recorded after
+    that, when the refusal means more than a mistake.
+    """
+
+    def __init__(self, reason: RefusalReason, *, alarm: str | None = None) -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.alarm = alarm

@@ -1,0 +1,127 @@
+"""Writes of the audit: one chain per organisation, and the chain of heads over all.
+
+`record` runs inside the caller's transaction: what is done and what is recorded of it are committed
+together or not at all. BEGIN IMMEDIATE makes writers wait for one another, so that no two of them
+see the same last entry; the unique indexes stand behind that.
+"""
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.db import transaction
+
+from agent.wire import chain
+from agent.wire.catalogue import Outcome
+from agent.wire.messages import SignedHead
+from fleet.audit import keys
+from fleet.audit.models import Entry, HeadLink
+from fleet.core import clock
+
+if TYPE_CHECKING:
+    from fleet.accounts.models import Organisation
+    from fleet.inventory.models import Device
+
+ACTION = re.compile(r"[a-z]{2,16}:[a-z_]{2,32}")
+_REASON = re.compile(r"[a-z_]{1,32}")
+HEADS = "heads"  # the name of the chain over all
+
+
+class Person(Protocol):
+    username: str
+
+
+def record(
+    *,
+    organisation: "Organisation",
+    actor: "Person | str",
+    action: str,
+    outcome: Outcome,
+    device: "Device | None" = None,
+    session: str | None = None,
+    execution: str | None = None,
+    reason: str | None = None,
+    digest: str | None = None,
+    now: datetime | None = None,
+) -> Entry:
+    """Append to the organisation's chain. `action` is `subject:verb`, `reason` a code, `digest` a
+    SHA-256 in hex; no free text. Raises ValueError when they are not."""
+    if ACTION.fullmatch(action) is None or (reason and _REASON.fullmatch(reason) is None):
+        raise ValueError(f"not codes: {action!r}, {reason!r}")
+    at = now or clock.now()
+    with transaction.atomic():
+        last = (
+            Entry.objects.filter(organisation=organisation)
+            .order_by("-index")
+            .values_list("index", "hash")
+            .first()
+        )
+        index, previous = (last[0] + 1, last[1]) if last else (0, chain.GENESIS)
+        link = _link(
+            {
+                "index": index,
+                "chain": organisation.pk,
+                "at": clock.to_ms(at),
+                "action": action,
+                "actor": actor if isinstance(actor, str) else actor.username,
+                "outcome": str(outcome),
+                "device": device.pk if device is not None else None,
+                "session": session,
+                "execution": execution,
+                "reason": reason,
+                "digest": digest,
+                "previous": previous,
+            }
+        )
+        entry = Entry.objects.create(
+            organisation=organisation,
+            index=index,
+            entry=link,
+            hash=link["hash"],
+            previous=previous,
+            at=at,
+            action=action,
+            session=session or "",
+            execution=execution or "",
+            device=device.pk if device is not None else "",
+        )
+        _append_head(link)
+    return entry
+
+
+def _append_head(link: dict[str, Any]) -> None:
+    last = HeadLink.objects.order_by("-index").values_list("index", "hash").first()
+    index, previous = (last[0] + 1, last[1]) if last else (0, chain.GENESIS)
+    head = _link(
+        {
+            "index": index,
+            "chain": link["chain"],
+            "chain_index": link["index"],
+            "chain_hash": link["hash"],
+            "at": link["at"],
+            "previous": previous,
+        }
+    )
+    HeadLink.objects.create(index=index, entry=head, hash=head["hash"])
+
+
+def _link(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "hash": chain.entry_hash(fields)}
+
+
+def server_head(organisation_id: str, *, now: datetime | None = None) -> SignedHead | None:
+    """The newest entry of the organisation's chain, signed by the server's audit key.
+
+    None when the chain is empty or the server has no key yet.
+    """
+    key = keys.server_key()
+    last = (
+        Entry.objects.filter(organisation=organisation_id)
+        .order_by("-index")
+        .values_list("index", "hash")
+        .first()
+    )
+    if key is None or last is None:
+        return None
+    at = clock.to_ms(now or clock.now())
+    return chain.sign_head(key, chain=organisation_id, index=last[0], hash=last[1], at=at)
