@@ -39,10 +39,10 @@ def portal_data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A database in a file, as in production: threads see each other's commits and locks."""
-    from django.conf import settings
+    from django.db import connections
 
-    database = settings.DATABASES["default"]
-    database["TEST"] = {"NAME": str(tmp_path_factory.mktemp("database") / "test.db")}
+    database = connections["default"].settings_dict
+    database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.db")
     # Nothing here must survive a power cut.
     options = database["OPTIONS"]
     options["init_command"] = options["init_command"].replace("FULL", "OFF")
