@@ -237,8 +237,9 @@ class Link:
             self._events.subscribed()
 
     def _on_disconnect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
-        if client is not None and client is self._client:
-            self._lost(_("the connection ended: {why}").format(why=client.trouble or code))
+        why = client.trouble or code
+        if client is self._client:
+            self._lost(_("the connection ended: {why}").format(why=why))
 
     def _on_publish(self, client: Any, _data: Any, mid: int, _code: Any, _p: Any) -> None:
         # At QoS 0 this says that the packet was written, and there is no token.

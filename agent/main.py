@@ -1,0 +1,265 @@
+"""`patency-agent`: the agent of an injector, and the commands of the person beside it.
+
+Exit status of every command:
+
+    0  done
+    1  refused, or failed; the text says why
+    2  wrong usage, or the state directory cannot be worked on
+    3  no agent runs on this state directory
+    4  the server cannot be reached
+    5  the disk does not take it
+    6  the server refused to enrol this injector
+    7  the audit chain does not verify
+
+With `-o json` the answer, or {"error": code, "detail": text}, is one JSON object on stdout.
+"""
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from agent import audit as audit_log
+from agent import control, enrolment, i18n, logs, posix
+from agent.drivers import Fault
+from agent.errors import AgentError, ControlError, StateError
+from agent.i18n import _
+from agent.runtime import Agent, Part
+from agent.supervisor import supervise
+from agent.wire.messages import SignedHead
+
+BAD_CHAIN = 7
+
+_state = click.option(
+    "--state",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The injector's state directory.",
+)
+_states = click.option(
+    "--state",
+    "states",
+    required=True,
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A state directory; repeat it to serve several injectors.",
+)
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print the answer.",
+)
+_session = click.option("--session", help="The session, if more than one could be meant.")
+
+
+def _command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Speak the injector's language, print what `function` gives, turn errors into statuses."""
+
+    @functools.wraps(function)
+    def run(**options: Any) -> None:
+        output = options.pop("output", "text")
+        i18n.use(i18n.chosen(options["state"]))
+        try:
+            answer = function(**options)
+        except AgentError as error:
+            _fail(error, output)
+        else:
+            _show(answer, output)
+
+    return run
+
+
+def _show(answer: Mapping[str, Any] | None, output: str) -> None:
+    if answer is None:
+        return
+    if output == "json":
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    width = max((len(key) for key in answer), default=0)
+    for key, value in answer.items():
+        shown = "" if value is None else value
+        click.echo(f"{key.replace('_', ' ').ljust(width)}  {shown}".rstrip())
+
+
+def _fail(error: AgentError, output: str) -> None:
+    code = error.reason if isinstance(error, ControlError) else error.code
+    if output == "json":
+        click.echo(json.dumps({"error": code, "detail": str(error)}, ensure_ascii=False))
+    else:
+        click.echo(str(error), err=True)
+    sys.exit(error.exit_status)
+
+
+def parts() -> list[Part]:
+    """The parts of the agent, in the order in which they are installed."""
+    from agent import access, jobs, streams
+
+    return [streams.install, access.install, jobs.install]
+
+
+@click.group()
+@click.version_option(package_name="patency")
+def main() -> None:
+    """The agent of a connected contrast injector."""
+
+
+@main.command()
+@_states
+def run(states: tuple[Path, ...]) -> None:
+    """Serve one or more injectors until SIGTERM or SIGINT.
+
+    An injector that is not enrolled yet enrols by itself. Logs go to stderr, one JSON object a
+    line; PATENCY_LOG is debug, info, warning or error.
+    """
+    logs.set_up()
+    if len({state.resolve() for state in states}) != len(states):
+        raise click.UsageError("A state directory is named twice.")
+    plugged = parts()
+    try:
+        asyncio.run(supervise(states, lambda state: Agent(state, parts=plugged)))
+    except StateError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_status)
+
+
+@main.command()
+@_state
+@_output
+@_command
+def enrol(state: Path) -> dict[str, Any]:
+    """Enrol this injector with its provisioning bundle. `run` does so by itself."""
+    posix.check_private_dir(state)
+    with posix.only_process(state / "agent.lock"):
+        identity = asyncio.run(enrolment.enrol(state))
+    return {
+        "device": identity.device,
+        "serial": identity.provision.serial,
+        "access_servers": [str(server) for server in identity.servers],
+        "certificate_expires_at": identity.expires_at.isoformat(),
+    }
+
+
+@main.command()
+@_state
+@_output
+@_command
+def status(state: Path) -> dict[str, Any]:
+    """Show connection, access server, clinical state, outbox and certificate."""
+    return control.call(state, "status")
+
+
+@main.command()
+@_state
+def panel(state: Path) -> None:
+    """Open the panel: who asks for access, Approve, Refuse, Stop."""
+    from agent import panel as screen
+
+    i18n.use(i18n.chosen(state))
+    screen.run(state)
+
+
+@main.command()
+@_state
+@_session
+@click.option("--pin", prompt=True, hide_input=True, help="An approver's PIN.")
+@_output
+@_command
+def approve(state: Path, session: str | None, pin: str) -> dict[str, Any]:
+    """Approve the session that waits at this injector."""
+    return control.call(state, "approve", pin=pin, session=session)
+
+
+@main.command()
+@_state
+@_session
+@click.option("--pin", help="An approver's PIN, where one is asked for.")
+@_output
+@_command
+def refuse(state: Path, session: str | None, pin: str | None) -> dict[str, Any]:
+    """Refuse the session that waits at this injector."""
+    return control.call(state, "refuse", pin=pin, session=session)
+
+
+@main.command()
+@_state
+@_session
+@_output
+@_command
+def stop(state: Path, session: str | None) -> dict[str, Any]:
+    """Stop the session that is active, at once."""
+    return control.call(state, "stop", session=session)
+
+
+@main.command()
+@_state
+@click.option("--fault", required=True, type=click.Choice([fault.value for fault in Fault]))
+@_output
+@_command
+def simulate(state: Path, fault: str) -> dict[str, Any]:
+    """Inject a fault into a simulated injector; `idle` clears all."""
+    return control.call(state, "simulate", fault=fault)
+
+
+@main.command()
+@_state
+@click.option("--approver", type=click.IntRange(1, 99), default=1, show_default=True)
+@click.option("--pin", prompt=True, hide_input=True, confirmation_prompt=True)
+@_output
+@_command
+def pin(state: Path, approver: int, pin: str) -> dict[str, Any]:
+    """Set the PIN of an approver, who is known by number alone. The agent must run."""
+    return control.call(state, "pin-set", approver=approver, pin=pin)
+
+
+@main.group()
+def audit() -> None:
+    """The audit chain of this injector."""
+
+
+@audit.command()
+@_state
+@click.option(
+    "--head",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A signed head as the server holds it (JSON): finds entries cut off the end.",
+)
+@_output
+@_command
+def verify(state: Path, head: Path | None) -> dict[str, Any]:
+    """Check every link of the chain, whether or not the agent runs. Status 7 if one is bad."""
+    signed = None
+    if head is not None:
+        try:
+            signed = msgspec.json.decode(head.read_bytes(), type=SignedHead)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateError(
+                _("{path} holds no signed head: {error}.").format(path=head, error=error)
+            ) from error
+    verdict = audit_log.verify(state / "agent.db", head=signed)
+    if not verdict.good:
+        raise BadChain(_("The audit chain is broken at entry {index}.").format(index=verdict.bad))
+    return {"good": True, "entries": verdict.entries, "head": verdict.head}
+
+
+class BadChain(AgentError):
+    code = "bad_chain"
+    exit_status = BAD_CHAIN
+
+
+@main.command()
+@_states
+def console(states: tuple[Path, ...]) -> None:
+    """Serve the contained console and status page of simulated injectors, on loopback."""
+    from agent import console as served
+
+    logs.set_up()
+    served.run(list(states))
