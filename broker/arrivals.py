@@ -16,7 +16,8 @@ from typing import Any
 
 from broker import hello, tls
 from broker.errors import PeerError, Reason
-from broker.gate import ALPN, Connection, House
+from broker.gate import ALPN, Connection
+from broker.house import House
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Arrivals:
                     await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
             self._house.counters.accepted += 1
-            group.create_task(self._arrive(sock, f"{address[0]}:{address[1]}"))
+            group.create_task(self._arrive(sock, (address[0], address[1])))
 
     async def _sweep(self) -> None:
         """Take their place from handshakes that stall while others wait."""
@@ -86,13 +87,14 @@ class Arrivals:
                 self._crowded.add(task)
                 task.cancel()
 
-    async def _arrive(self, sock: socket.socket, peer: str) -> None:
+    async def _arrive(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """One socket, until a protocol has it."""
+        peer = f"{address[0]}:{address[1]}"
         task = asyncio.current_task()
         try:
             sock.setblocking(False)
             _tune(sock, self._limits.notsent_bytes)
-            await self._admit(sock, peer)
+            await self._admit(sock, address)
         except PeerError as error:
             sock.close()
             self._house.refuse(peer, None, error.reason)
@@ -111,7 +113,7 @@ class Arrivals:
                 self._crowded.discard(task)
             self._arrivals.release()
 
-    async def _admit(self, sock: socket.socket, peer: str) -> None:
+    async def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
         connect_by = loop.time() + self._limits.connect_s
         try:
@@ -135,18 +137,20 @@ class Arrivals:
         connect_by += now - waited_from
         try:
             if device:
-                await self._shake_device(sock, peer, connect_by)
+                await self._shake_device(sock, address, connect_by)
             elif self._web_factory is not None:
                 await self._shake_web(sock, connect_by - now, self._web_factory)
         finally:
             del self._shaking[task]
             self._places.release()
 
-    async def _shake_device(self, sock: socket.socket, peer: str, connect_by: float) -> None:
+    async def _shake_device(
+        self, sock: socket.socket, address: tuple[str, int], connect_by: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
-                lambda: Connection(self._house, connect_by),
+                lambda: Connection(self._house, address, connect_by),
                 sock,
                 ssl=self._device_context,
                 ssl_handshake_timeout=max(connect_by - loop.time(), 0.1),
@@ -154,8 +158,7 @@ class Arrivals:
             )
         except (OSError, ssl.CertificateError, EOFError):
             # A TLS 1.3 client believes that it is in; what it gets is an alert.
-            self._house.refuse(peer, None, Reason.HANDSHAKE)
-            return
+            raise PeerError(Reason.HANDSHAKE) from None
         self._house.counters.handshakes += 1
 
     async def _shake_web(

@@ -44,6 +44,35 @@ class Reason(StrEnum):
     STOPPING = "stopping"
     INTERNAL = "internal"
 
+    @property
+    def ordinary(self) -> bool:
+        """Part of life; every other reason is a refusal, told to the handler for the audit."""
+        return self in _ORDINARY
+
+
+_ORDINARY = frozenset(
+    {
+        Reason.SILENT,
+        Reason.TAKEN_OVER,
+        Reason.KICKED,
+        Reason.DISCONNECTED,
+        Reason.LOST,
+        Reason.BROKER,
+        Reason.STOPPING,
+        Reason.INTERNAL,
+    }
+)
+
+# What CONNACK says to a refused CONNECT (MQTT 3.1.1 section 3.2.2.3); other reasons just close.
+CONNACK = {
+    Reason.PROTOCOL_LEVEL: 1,
+    Reason.CLIENT_ID: 2,
+    Reason.BROKER: 3,
+    Reason.USER_NAME: 4,
+    Reason.WILL: 5,
+    Reason.KEEPALIVE: 5,
+}
+
 
 class GateError(Exception):
     """Base of what goes wrong on our side of the gate."""

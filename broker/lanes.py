@@ -95,6 +95,31 @@ class Counters:
     refused: dict[Reason, int] = field(default_factory=dict)
 
 
+_LEAST_PAUSE_S = 0.05  # of a device that sends too fast
+
+
+class Pace:
+    """A token bucket: how fast one device may send messages."""
+
+    __slots__ = ("_at", "_limits", "_tokens")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._tokens = float(limits.messages_burst)
+        self._at = now
+
+    def spend(self, now: float) -> float:
+        """Count one message. Returns the seconds to stop reading for: 0 within the rate."""
+        self._tokens -= 1
+        if self._tokens >= 0:
+            return 0.0
+        rate = self._limits.messages_per_s
+        refilled = self._tokens + (now - self._at) * rate
+        self._tokens = min(refilled, float(self._limits.messages_burst))
+        self._at = now
+        return max(-self._tokens / rate, _LEAST_PAUSE_S) if self._tokens < 0 else 0.0
+
+
 class UpLane:
     """Messages of one connection on their way to the handler."""
 

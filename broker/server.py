@@ -19,7 +19,8 @@ from typing import Any
 from agent.wire.messages import MAX_PAYLOAD
 from broker.arrivals import Arrivals
 from broker.errors import NotStarted, Reason
-from broker.gate import Connection, House
+from broker.gate import Connection
+from broker.house import House
 from broker.lanes import Counters, Handler
 from broker.options import GateOptions
 from broker.session import Registry
@@ -112,6 +113,7 @@ class Gate:
             ready.set_result(None)
             await self._stopping.wait()
             accepting.cancel()
+            await asyncio.wait((accepting,))
             await self._empty(house)
 
     async def _empty(self, house: House) -> None:
@@ -161,7 +163,7 @@ class Gate:
     def kick(self, device: str, reason: Reason = Reason.KICKED) -> bool:
         """Cut the device's connection now. False when it has none."""
         seat = self._seat(device)
-        if seat is None:
+        if seat is None or seat.over:
             return False
         seat.end(reason)
         return True

@@ -1,0 +1,116 @@
+"""The dialogue with amqtt on behalf of one connection: session, subscriptions.
+
+One question at a time: the connection is held (reads nothing more) until the answer is in, so what
+a device sends behind a SUBSCRIBE is handled after it, and nothing queues in amqtt.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agent.wire import topics
+from broker import acl, packets
+from broker.errors import GateError, Reason
+from broker.house import House
+from broker.session import Link
+
+if TYPE_CHECKING:
+    from broker.gate import Connection
+
+
+class Dialogue:
+    """Opens, asks and closes; `connection` is told through `announce`, `answer` and `end`."""
+
+    __slots__ = ("_connection", "_everything", "_granted", "_house", "_link", "_session", "_whole")
+
+    def __init__(self, connection: "Connection", house: House) -> None:
+        self._connection = connection
+        self._house = house
+        self._everything = topics.down_filter(connection.identity.device)
+        self._granted: set[str] = set()
+        self._whole = False  # subscribed to all of its dn/
+        self._link: Link | None = None
+        self._session: asyncio.Task[None] | None = None
+
+    def subscribed(self, topic: str) -> bool:
+        """Whether the device has asked for this topic of its own `dn/`."""
+        return self._whole or topic in self._granted
+
+    async def open(self, predecessor: "Connection | None") -> None:
+        """Wait until the predecessor is gone, open amqtt's session, announce the device.
+
+        Raises: TimeoutError; GateError when amqtt refuses.
+        """
+        connection = self._connection
+        async with asyncio.timeout(self._house.options.limits.broker_s):
+            if predecessor is not None:
+                await predecessor.gone()
+            if connection.over:
+                return
+            self._link = Link(self._house.registry, connection.identity.device, connection.address)
+            self._session = connection.start(self._run(self._link))
+            if not await self._link.connect():
+                raise GateError("amqtt refused a device that the gate vouches for")
+        if not connection.over:
+            connection.announce()
+
+    async def _run(self, link: Link) -> None:
+        """amqtt's session beside the connection; neither outlives the other."""
+        try:
+            await link.run()
+        finally:
+            self._connection.end(Reason.BROKER)
+
+    def subscribe(self, number: int, wanted: list[tuple[str, int]]) -> None:
+        """Answer SUBSCRIBE: refused at once, or after amqtt and its plugin have been asked."""
+        connection, house = self._connection, self._house
+        device = connection.identity.device
+        names = [text for text, _ in wanted]
+        allowed: list[str] = []
+        for text in names:
+            if not acl.may_subscribe(device, text):
+                house.refuse(connection.peer, device, Reason.FILTER)
+            elif text not in allowed:
+                allowed.append(text)
+        if len(self._granted.union(allowed)) > house.options.limits.filters:
+            house.refuse(connection.peer, device, Reason.FILTER)
+            allowed = []
+        if not allowed:
+            connection.write(packets.suback(number, [packets.SUBSCRIPTION_REFUSED] * len(names)))
+        else:
+            connection.ask(self._subscribe(number, names, allowed))
+
+    async def _subscribe(self, number: int, names: list[str], allowed: list[str]) -> None:
+        assert self._link is not None  # noqa: S101  a live connection has one
+        async with asyncio.timeout(self._house.options.limits.broker_s):
+            answers = await self._link.subscribe(number, allowed)
+        codes = dict(zip(allowed, answers, strict=True))
+        self._granted.update(text for text, code in codes.items() if code == 0)
+        self._whole = self._everything in self._granted
+        refused = packets.SUBSCRIPTION_REFUSED
+        self._connection.answer(
+            packets.suback(number, [codes.get(text, refused) for text in names])
+        )
+
+    def unsubscribe(self, number: int, names: list[str]) -> None:
+        """Answer UNSUBSCRIBE; amqtt is asked about what it knows."""
+        known = [text for text in dict.fromkeys(names) if text in self._granted]
+        self._granted.difference_update(known)
+        self._whole = self._everything in self._granted
+        if not known:
+            self._connection.write(packets.unsuback(number))
+        else:
+            self._connection.ask(self._unsubscribe(number, known))
+
+    async def _unsubscribe(self, number: int, known: list[str]) -> None:
+        assert self._link is not None  # noqa: S101  a live connection has one
+        async with asyncio.timeout(self._house.options.limits.broker_s):
+            await self._link.unsubscribe(number, known)
+        self._connection.answer(packets.unsuback(number))
+
+    def close(self) -> None:
+        """End amqtt's session; it goes by itself, and by force on the day it does not."""
+        if self._link is not None:
+            self._link.close()
+        if self._session is not None:
+            deadline_s = self._house.options.limits.broker_s
+            asyncio.get_running_loop().call_later(deadline_s, self._session.cancel)
