@@ -1,0 +1,333 @@
+"""What people do with sessions: ask, answer, end. And what time does: `tick`.
+
+The portal carries; it does not judge. Whether a signature is good, a specialist rostered, a patient
+connected: the injector decides (R-ACC-4), and says so in `fleet.access.inbound`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+
+from agent.wire import messages
+from agent.wire.catalogue import Level, RequestReason, SessionReason, SessionState
+from agent.wire.messages import AccessRequest, EndReason
+from fleet.access import outbound
+from fleet.access.models import OPEN_STATES, Session
+from fleet.access.transitions import PATIENCE, claim, move, record, tell
+from fleet.accounts.models import Role, User
+from fleet.accounts.permissions import Action, everywhere, require
+from fleet.core import clock, ports
+from fleet.core.errors import Conflict, Invalid, NotAllowed
+from fleet.core.ids import new_hex32
+from fleet.inventory.models import Device
+
+MIN_LIFE = timedelta(minutes=1)
+MAX_LIFE = timedelta(hours=8)
+MAX_SERVICES = 8
+
+
+def request(
+    *,
+    actor: User,
+    device: Device,
+    level: Level | str,
+    services: Sequence[str],
+    reason: RequestReason | str,
+    ticket: str | None = None,
+    note: str = "",
+    life: timedelta,
+    now: datetime,
+) -> Session:
+    """Ask for access to a device. `ticket` None or empty: to follow.
+
+    A device that is offline gets the request when it connects, until the session expires.
+    Raises NotAllowed, Invalid, Conflict.
+    """
+    _may_act_on(actor, device, Action.ACCESS_REQUEST)
+    message = _request_message(
+        actor, device, level, services, reason, ticket or None, note, life, now
+    )
+    payload = messages.encode(message)
+    session = Session(
+        id=message.session,
+        device=device,
+        organisation=device.organisation,
+        specialist=actor,
+        level=message.level.value,
+        services=message.services,
+        reason=message.reason.value,
+        ticket=message.ticket or "",
+        note=message.note,
+        life_s=message.life_s,
+        expires_at=now + PATIENCE[SessionState.REQUESTED],
+        request=payload,
+        request_digest=hashlib.sha256(payload).hexdigest(),
+        created_at=now,
+    )
+    try:
+        with transaction.atomic():
+            _refuse_a_second(actor, device)
+            session.save(force_insert=True)
+            record(session, actor=actor.username, action="session:request", now=now)
+            ports.send_down(device.pk, message)
+            tell(session)
+    except IntegrityError:  # two at the same moment, on a database that lets them
+        _refuse_a_second(actor, device)
+        raise
+    return session
+
+
+def _may_act_on(actor: User, device: Device, action: Action) -> None:
+    require(actor, action)
+    if not everywhere(actor) and actor.organisation_id != device.organisation_id:
+        raise NotAllowed(_("This injector belongs to another organisation."))
+
+
+def _refuse_a_second(actor: User, device: Device) -> None:
+    other = (
+        Session.objects.filter(specialist=actor, device=device, state__in=OPEN_STATES)
+        .only("pk", "state")
+        .first()
+    )
+    if other is not None:
+        raise Conflict(
+            _(
+                "You have a session with this injector already: %(session)s (%(state)s). "
+                "Use it, or end it first."
+            )
+            % {"session": other.pk, "state": other.state_label}
+        )
+
+
+def _request_message(
+    actor: User,
+    device: Device,
+    level: Level | str,
+    services: Sequence[str],
+    reason: RequestReason | str,
+    ticket: str | None,
+    note: str,
+    life: timedelta,
+    now: datetime,
+) -> AccessRequest:
+    """The message, if every part of it is right. Raises Invalid, Conflict."""
+    if not device.remote_enabled:
+        raise Conflict(
+            _(
+                "Remote connection is switched off at this injector. "
+                "Ask the hospital to switch it on."
+            )
+        )
+    wanted = _level(level)
+    chosen = _services(services, wanted, device.services)
+    if not MIN_LIFE <= life <= MAX_LIFE:
+        raise Invalid(_("A session lasts from 1 minute to 8 hours. Choose another time."))
+    if ticket is not None and not _reads(messages.Ticket, ticket):
+        raise Invalid(
+            _(
+                "A ticket has letters, digits and “-” only, at most 32. "
+                "Leave it empty if it follows."
+            )
+        )
+    if not _reads(messages.Note, note):
+        raise Invalid(
+            _("A note has at most 200 printable characters on one line. Shorten it or retype it.")
+        )
+    return AccessRequest(
+        at=clock.to_ms(now),
+        session=new_hex32(),
+        device=device.pk,
+        specialist=actor.username,
+        name=_printable(actor.display_name) or actor.username,
+        organisation=_printable(actor.organisation.name) or "-",
+        level=wanted,
+        services=chosen,
+        reason=_reason(reason),
+        ticket=ticket,
+        note=note,
+        life_s=int(life.total_seconds()),
+    )
+
+
+def _level(level: Level | str) -> Level:
+    try:
+        return Level(level)
+    except ValueError:
+        raise Invalid(
+            _("There is no such level. Choose one of: %(levels)s.") % {"levels": ", ".join(Level)}
+        ) from None
+
+
+def _reason(reason: RequestReason | str) -> RequestReason:
+    try:
+        return RequestReason(reason)
+    except ValueError:
+        raise Invalid(
+            _("There is no such reason. Choose one of: %(reasons)s.")
+            % {"reasons": ", ".join(RequestReason)}
+        ) from None
+
+
+def _services(services: Sequence[str], level: Level, offered: Mapping[str, str]) -> list[str]:
+    chosen = list(dict.fromkeys(services))
+    if not 1 <= len(chosen) <= MAX_SERVICES:
+        raise Invalid(_("Choose from one to eight services."))
+    if not offered:
+        raise Conflict(
+            _("This injector has not said yet what services it has. Try again once it was online.")
+        )
+    for name in chosen:
+        if name not in offered:
+            raise Invalid(
+                _("This injector has no service “%(name)s”. It has: %(offered)s.")
+                % {"name": name[:32], "offered": ", ".join(sorted(offered))}
+            )
+        needed = Level(offered[name])
+        if not level.covers(needed):
+            raise Invalid(
+                _("The service “%(name)s” needs the level “%(level)s”. Ask for that level.")
+                % {"name": name, "level": needed.value}
+            )
+    return chosen
+
+
+def _reads(type: Any, value: object) -> bool:
+    """Whether the wire's schema takes the value."""
+    try:
+        msgspec.convert(value, type)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """A name as the panel may show it."""
+    if not _reads(messages.Note, text[:80]):
+        text = "".join(c for c in text if _reads(messages.Note, c))
+    return text[:80].strip()
+
+
+def answer(
+    *, actor: User, session: Session, client_key: bytes, signature: bytes, now: datetime
+) -> Session:
+    """Pass the specialist's signature on to the device, which judges it.
+
+    The same answer twice is one answer. Raises NotAllowed, Invalid, Conflict.
+    """
+    require(actor, Action.ACCESS_ANSWER)
+    if session.specialist_id != actor.pk:
+        raise NotAllowed(_("Only the specialist who asked can answer."))
+    if len(client_key) != 32:
+        raise Invalid(_("The client's key must have 32 bytes (X25519). Run “patency answer”."))
+    if not signature.startswith(b"SSHSIG") or len(signature) > 4096:
+        raise Invalid(_("This is no SSH signature in binary form. Run “patency answer”."))
+    with transaction.atomic():
+        rows = Session.objects.filter(
+            pk=session.pk, state=SessionState.CHALLENGED.value, answered_at=None
+        )
+        fields = {"client_key": client_key, "signature": signature, "answered_at": now}
+        if not claim(session, rows, fields):
+            return _answered_before(session, client_key, signature)
+        message = outbound.answer_message(session)
+        digest = outbound.digest(message)
+        record(session, actor=actor.username, action="session:answer", digest=digest, now=now)
+        ports.send_down(session.device_id, message)
+        tell(session)
+    return session
+
+
+def _answered_before(session: Session, client_key: bytes, signature: bytes) -> Session:
+    session.refresh_from_db()
+    if session.answered_at is None:
+        raise Conflict(
+            _("There is nothing to sign in this state: %(state)s.") % {"state": session.state_label}
+        )
+    same = (bytes(session.client_key or b""), bytes(session.signature or b""))
+    if same != (client_key, signature):
+        raise Conflict(_("This session has been answered already. Ask for access again."))
+    return session
+
+
+def end(*, actor: User, session: Session, now: datetime) -> Session:
+    """End a session; one that is over already stays as it is.
+
+    The device is told until it confirms. Raises NotAllowed.
+    """
+    reason = _end_reason(actor, session)
+    with transaction.atomic():
+        # Somebody may have been faster since the caller read it; in here, nobody is.
+        session.refresh_from_db(fields=["state", "version", "answered_at", "end_reason"])
+        if session.over:
+            return session
+        move(
+            session,
+            SessionState.ENDED,
+            actor=actor.username,
+            reason=SessionReason(reason.value),
+            now=now,
+            ended_by=actor,
+            end_reason=reason.value,
+        )
+        outbound.send_end(session)
+    return session
+
+
+def _end_reason(actor: User, session: Session) -> EndReason:
+    require(actor, Action.ACCESS_END)
+    if actor.role == Role.HOSPITAL:
+        if session.organisation_id == actor.organisation_id:
+            return EndReason.ENDED_BY_HOSPITAL
+    elif session.specialist_id == actor.pk:
+        return EndReason.ENDED_BY_SPECIALIST
+    elif actor.role == Role.ADMINISTRATOR and everywhere(actor):
+        return EndReason.ENDED_BY_PORTAL
+    raise NotAllowed(
+        _("Only the specialist who asked, the hospital or an administrator can end this session.")
+    )
+
+
+def tick(now: datetime) -> None:
+    """Give up on what has waited too long, and send again what devices have not confirmed."""
+    for pk in Session.objects.filter(expires_at__lte=now, state__in=OPEN_STATES).values_list(
+        "pk", flat=True
+    )[:500]:
+        _give_up(pk, now)
+    outbound.send_again(now)
+
+
+def _give_up(pk: str, now: datetime) -> None:
+    with transaction.atomic():
+        session = (
+            Session.objects.select_related("device", "organisation")
+            .filter(pk=pk, expires_at__lte=now, state__in=OPEN_STATES)
+            .first()
+        )
+        if session is None:
+            return
+        state = SessionState(session.state)
+        move(
+            session,
+            SessionState.ENDED if state is SessionState.ACTIVE else SessionState.EXPIRED,
+            actor="portal",
+            reason=_given_up_because(session, state),
+            now=now,
+            end_reason=EndReason.UNREACHABLE.value,
+        )
+        outbound.send_end(session)
+
+
+def _given_up_because(session: Session, state: SessionState) -> SessionReason:
+    if state is SessionState.ACTIVE:
+        return SessionReason.LIFE_OVER
+    if state is SessionState.PRESENCE:
+        return SessionReason.NO_APPROVAL
+    if state is SessionState.WAITING:
+        return SessionReason.IN_USE
+    if state is SessionState.CHALLENGED and session.answered_at is None:
+        return SessionReason.NO_ANSWER
+    return SessionReason.UNREACHABLE
