@@ -71,8 +71,10 @@ class Timing:
     back_off_cap: float = 20.0
     lasting: float = 10.0  # a connection that lasted this long resets the back-off
     stuck: float = 900.0  # no PUBACK at all for this long: the server forgot us
-    window: int = 64  # messages that await their PUBACK
-    window_bytes: int = 1024 * 1024
+    # Messages that await their PUBACK. Half of what the gate takes before it stops reading: a slow
+    # database must not keep it from reading our pings.
+    window: int = 32
+    window_bytes: int = 512 * 1024
     ahead: int = 128  # entries held in memory, sent or about to be
 
 
@@ -446,8 +448,9 @@ class Core:
             self._break(now, f"{self.phase} took too long", hang_up=True)
 
     def _watch_link(self, now: float) -> None:
-        overdue = self._ping_sent is not None and now - self._ping_sent >= self._t.silence
-        if overdue or now - self._heard >= self._t.silence:
+        # Compared as `next_deadline` computes it, or rounding would make the timer spin.
+        overdue = self._ping_sent is not None and now >= self._ping_sent + self._t.silence
+        if overdue or now >= self._heard + self._t.silence:
             self._break(now, "silent link", hang_up=True)
         elif self._flow.in_flight and now - self._progress >= self._t.stuck:
             self._break(now, "no message was acknowledged", hang_up=True)
