@@ -172,7 +172,10 @@ class Registry(Broker):
         try:
             await handler.mqtt_connack_authorize(True)
             await handler.start()
-            await self._client_message_loop(client_session, handler)
+            # `BrokerProtocolHandler.start` makes the future that tells of the end only after its
+            # reader task has run: a goodbye that was there already would be waited for for ever.
+            if not handler._reader_stopped.is_set():
+                await self._client_message_loop(client_session, handler)
         finally:
             self._forget(client_id)
 
