@@ -163,7 +163,7 @@ def _started(rows: Iterable[Entry | DeviceEntry]) -> bool:
 
 @dataclass(frozen=True)
 class Report:
-    """What a person reads and files after a session: who, what, when, by whose leave, how it ended."""
+    """What a person reads and files after a session: who, what, when, by whose leave, its end."""
 
     session: Session
     timeline: Timeline

@@ -1,7 +1,223 @@
-"""Placeholder of the stream endpoint: nothing is carried yet."""
+"""The stream endpoint: `/ws/stream/<session>`, a bare ASGI websocket between client and hub.
 
+Not a Channels consumer: that costs ten times as much per byte. The door is the same one as
+everywhere: who is it, may they see the session, are they the specialist who asked, is it active.
+Binary messages both ways, one frame each. Closed with
+
+    4400  what came is no frame of ours        4408  frames wait and are not taken
+    4401  not signed in                        4409  the session is not active, or not any more
+    4403  not your session, or another origin  4429  too many connections to this session
+    4404  there is no such session for you
+
+While it is open, the right to it is asked again every `RECHECK_S`, and bytes are counted in the
+session's row; an end known to this process closes it at once.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.db import SessionStore
+from django.db.models import F
+from django.http import HttpRequest
+
+from agent.wire.catalogue import SessionState
+from fleet.access import selectors
+from fleet.access.hub import Channel, Client, FrameRefusedError, Hub
+from fleet.access.hub import hub as the_hub
+from fleet.access.models import Session
+from fleet.accounts.authentication import bearer
+from fleet.accounts.models import User
+from fleet.accounts.permissions import Action, allowed
+from fleet.accounts.selectors import live_token
+from fleet.core import clock
 from fleet.core.asgi import Receive, Scope, Send, refuse_websocket
+from fleet.core.threads import in_thread
+
+RECHECK_S = 1.0
+FULL_S = 15.0  # for a full device connection to take a frame
+_PAUSES_S = (0.0, 0.0, 0.0, 0.001, 0.002, 0.005, 0.01)  # then the last one again and again
+_PATH = re.compile(r"/ws/stream/([0-9a-f]{32})")
+_BYTES = bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a handshake brought to show who it is; looked at again while the stream is open."""
+
+    token: str | None
+    cookie: str | None
+    origin: str | None
+
+
+class DoorClosedError(Exception):
+    """The stream may not be opened, or not any longer; `code` says why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(str(code))
+        self.code = code
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    await refuse_websocket(receive, send, 4404)
+    """One websocket, from its handshake to its end."""
+    await serve(scope, receive, send, the_hub)
+
+
+async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
+    match = _PATH.fullmatch(scope["path"])
+    try:
+        if match is None:
+            raise DoorClosedError(4404)
+        shown = _shown(scope)
+        device = await in_thread(admit, shown, match[1])
+        channel, client = hub.join(bytes.fromhex(match[1]), device)
+    except (DoorClosedError, FrameRefusedError) as refusal:
+        await refuse_websocket(receive, send, refusal.code)
+        return
+    try:
+        message = await receive()
+        if message["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+            await _carry(channel, client, shown, receive, send)
+    finally:
+        hub.leave(channel, client)
+        await _count(channel)
+
+
+async def _carry(
+    channel: Channel, client: Client, shown: Pass, receive: Receive, send: Send
+) -> None:
+    """Pump both ways until either side, or the session, is over."""
+    async with asyncio.TaskGroup() as group:
+        up = group.create_task(_to_device(channel, client, receive))
+        check = group.create_task(_recheck(channel, client, shown))
+        try:
+            await _to_client(client, send)
+        finally:
+            up.cancel()
+            check.cancel()
+
+
+async def _to_client(client: Client, send: Send) -> None:
+    """Until the client must close or is gone. `send` waits while its socket is full."""
+    while (frame := await client.take()) is not None:
+        await send({"type": "websocket.send", "bytes": frame})
+    if client.close_code != GONE:
+        await send({"type": "websocket.close", "code": client.close_code})
+
+
+GONE = 1000  # the client closed by itself: nothing to say
+
+
+async def _to_device(channel: Channel, client: Client, receive: Receive) -> None:
+    """Until the client leaves. It is read no faster than the device's connection takes frames."""
+    pass_on = Hub.from_client
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            client.close(GONE)
+            return
+        frame = message.get("bytes")
+        if type(frame) is not _BYTES:
+            client.close(4400)
+            return
+        try:
+            if not pass_on(channel, client, frame):
+                await _when_there_is_room(channel, client, frame)
+        except FrameRefusedError as refusal:
+            client.close(refusal.code)
+            return
+
+
+async def _when_there_is_room(channel: Channel, client: Client, frame: bytes) -> None:
+    """Offer a frame until it is taken. Raises FrameRefusedError when that takes too long."""
+    loop = asyncio.get_running_loop()
+    until, attempt = loop.time() + FULL_S, 0
+    while loop.time() < until:
+        # The gate does not say when it has room; with a full buffer of 64 KiB it soon has.
+        await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+        attempt += 1
+        if Hub.from_client(channel, client, frame):
+            return
+    raise FrameRefusedError(4408)
+
+
+async def _recheck(channel: Channel, client: Client, shown: Pass) -> None:
+    session = channel.session.hex()
+    while True:
+        await asyncio.sleep(RECHECK_S)
+        try:
+            await in_thread(admit, shown, session)
+        except DoorClosedError as refusal:
+            client.close(refusal.code)
+            return
+        await _count(channel)
+
+
+async def _count(channel: Channel) -> None:
+    up, down = channel.bytes_up, channel.bytes_down
+    if not up and not down:
+        return
+    channel.bytes_up = channel.bytes_down = 0
+    rows = Session.objects.filter(pk=channel.session.hex())
+    await in_thread(rows.update, bytes_up=F("bytes_up") + up, bytes_down=F("bytes_down") + down)
+
+
+# --- the door -----------------------------------------------------------------------------------
+
+
+def admit(shown: Pass, session_id: str) -> str:
+    """The session's device, if whoever shows this pass may use the session's stream now.
+
+    Raises DoorClosedError. Uses the database.
+    """
+    user = _user(shown)
+    if user is None:
+        raise DoorClosedError(4401)
+    session = selectors.sessions_for(user).filter(pk=session_id).first()
+    if session is None:
+        raise DoorClosedError(4404)
+    if session.specialist_id != user.pk or not allowed(user, Action.ACCESS_ANSWER):
+        raise DoorClosedError(4403)
+    if session.state != SessionState.ACTIVE.value:
+        raise DoorClosedError(4409)
+    return session.device_id
+
+
+def _user(shown: Pass) -> User | None:
+    if shown.token is not None:
+        token = live_token(shown.token, now=clock.now())
+        return token.user if token is not None else None
+    if shown.cookie is None:
+        return None
+    # A browser sends the cookie with whatever page asks: only our own pages may (CSRF).
+    if shown.origin not in settings.PATENCY_ORIGINS:
+        raise DoorClosedError(4403)
+    request = HttpRequest()
+    request.session = SessionStore(shown.cookie)
+    user = get_user(request)
+    return user if isinstance(user, User) and user.is_active else None
+
+
+def _shown(scope: Mapping[str, Any]) -> Pass:
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    token = bearer(headers.get(b"authorization", ""))
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(headers.get(b"cookie", ""))
+    except CookieError:
+        jar.clear()
+    morsel = jar.get(settings.SESSION_COOKIE_NAME)
+    return Pass(
+        token=token if token is None else token[:200],
+        cookie=morsel.value if morsel is not None else None,
+        origin=headers.get(b"origin"),
+    )
