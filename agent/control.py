@@ -103,7 +103,7 @@ class Control:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("socket")
-        if self._clients >= MAX_CLIENTS or not posix.peer_is_us(_plain(peer)):
+        if self._clients >= MAX_CLIENTS or not posix.peer_is_us(peer):
             log.warning("a local connection was refused")
             writer.close()
             return
@@ -160,12 +160,6 @@ class Control:
             await _send(writer, _refusal(error.reason, str(error)))
         except AgentError as error:
             await _send(writer, _refusal(error.code, str(error)))
-
-
-def _plain(peer: Any) -> socket.socket:
-    """asyncio shows a wrapper; the credentials are read through the file descriptor's socket."""
-    plain: socket.socket = getattr(peer, "_sock", peer)
-    return plain
 
 
 def _unknown(op: str) -> ControlError:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from agent.errors import AlreadyRunning, StateError
 from agent.i18n import _
@@ -162,7 +163,13 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
     return client
 
 
-def peer_is_us(connection: socket.socket) -> bool:
+class _Options(Protocol):
+    """A socket, or what asyncio shows of one."""
+
+    def getsockopt(self, level: int, name: int, size: int, /) -> bytes: ...
+
+
+def peer_is_us(connection: _Options) -> bool:
     """Whether the process at the other end runs as our user, or as root."""
     size = struct.calcsize("3i")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
