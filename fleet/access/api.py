@@ -1,0 +1,228 @@
+"""The API of access sessions: what the specialist's command and an integrator's programs use."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework import generics, serializers, status
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent.wire.catalogue import Level, RequestReason, SessionState
+from fleet.access import selectors, services
+from fleet.access.models import Session
+from fleet.accounts.permissions import Action, require, restrict
+from fleet.core import clock
+from fleet.core.errors import Invalid
+from fleet.core.fields import Base64Field
+from fleet.inventory.models import Device
+
+
+class SessionSerializer(serializers.ModelSerializer[Session]):
+    """`request` is the exact payload that the device gets; `challenge`, the exact bytes that the
+    specialist signs. A client checks both, and believes nothing else in here."""
+
+    session = serializers.CharField(source="pk")
+    device = serializers.CharField(source="device_id")
+    serial = serializers.CharField(source="device.serial")
+    specialist = serializers.CharField(source="specialist.username")
+    level = serializers.ChoiceField(choices=[level.value for level in Level])
+    services = serializers.ListField(child=serializers.CharField())
+    reason = serializers.ChoiceField(choices=[reason.value for reason in RequestReason])
+    ticket = serializers.SerializerMethodField()
+    state = serializers.ChoiceField(choices=[state.value for state in SessionState])
+    state_reason = serializers.SerializerMethodField()
+    challenge = Base64Field(allow_null=True)
+    challenge_signature = Base64Field(allow_null=True)
+    certificates = serializers.ListField(child=serializers.CharField())
+    request = Base64Field()
+    online = serializers.BooleanField(
+        source="device.online",
+        help_text="Whether the device is on line. If not, the request waits until `expires_at`.",
+    )
+
+    class Meta:
+        model = Session
+        fields = [
+            "session", "device", "serial", "specialist", "level", "services", "reason", "ticket",
+            "note", "life_s", "state", "state_reason", "challenge", "challenge_signature",
+            "certificates", "request", "online", "created_at", "expires_at", "active_at",
+            "ends_at", "ended_at", "version",
+        ]  # fmt: skip
+
+    def get_ticket(self, session: Session) -> str | None:
+        return session.ticket or None
+
+    def get_state_reason(self, session: Session) -> str | None:
+        return session.state_reason or None
+
+
+class RequestSerializer(serializers.Serializer[Any]):
+    """Name the device by its id, or by a serial number that only one device has."""
+
+    device = serializers.CharField(required=False, max_length=64)
+    serial = serializers.CharField(required=False, max_length=32)
+    level = serializers.ChoiceField(choices=[level.value for level in Level])
+    services = serializers.ListField(
+        child=serializers.CharField(max_length=32), max_length=services.MAX_SERVICES
+    )
+    reason = serializers.ChoiceField(choices=[reason.value for reason in RequestReason])
+    ticket = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    note = serializers.CharField(required=False, allow_blank=True, default="")
+    life_s = serializers.IntegerField(default=1800, min_value=60, max_value=8 * 3600)
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    client_key = Base64Field(max_length=32, help_text="X25519, 32 bytes, made for this session")
+    signature = Base64Field(help_text="SSHSIG, binary, namespace access@patency")
+
+
+class EntrySerializer(serializers.Serializer[selectors.TimelineEntry]):
+    side = serializers.ChoiceField(choices=["server", "device"])
+    index = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    action = serializers.CharField()
+    actor = serializers.CharField()
+    outcome = serializers.CharField()
+    reason = serializers.CharField(allow_null=True)
+    digest = serializers.CharField(allow_null=True)
+    hash = serializers.CharField()
+
+
+class TimelineSerializer(serializers.Serializer[selectors.Timeline]):
+    entries = EntrySerializer(many=True)
+    agree = serializers.BooleanField()
+    server_bad = serializers.IntegerField(allow_null=True)
+    device_bad = serializers.IntegerField(allow_null=True)
+    complete = serializers.BooleanField()
+    differences = serializers.ListField(child=serializers.CharField())
+
+
+class ReportSerializer(serializers.Serializer[selectors.Report]):
+    session = SessionSerializer()
+    timeline = TimelineSerializer()
+    asked_at = serializers.DateTimeField()
+    waited_s = serializers.SerializerMethodField()
+    lasted_s = serializers.SerializerMethodField()
+    approved_by = serializers.CharField(allow_null=True)
+    presence_proved = serializers.BooleanField()
+    bytes_up = serializers.IntegerField(source="session.bytes_up")
+    bytes_down = serializers.IntegerField(source="session.bytes_down")
+
+    def get_waited_s(self, report: selectors.Report) -> float | None:
+        return report.waited.total_seconds() if report.waited is not None else None
+
+    def get_lasted_s(self, report: selectors.Report) -> float | None:
+        return report.lasted.total_seconds() if report.lasted is not None else None
+
+
+@extend_schema_view(
+    get=extend_schema(summary="Sessions that you may see, newest first"),
+    post=extend_schema(
+        summary="Ask for access to a device",
+        request=RequestSerializer,
+        responses={201: SessionSerializer},
+    ),
+)
+class SessionList(generics.ListAPIView[Session]):
+    serializer_class = SessionSerializer
+
+    def get_queryset(self) -> QuerySet[Session]:
+        user = require(self.request.user, Action.ACCESS_VIEW)
+        rows = selectors.sessions_for(user)
+        state = self.request.query_params.get("state")
+        return rows.filter(state=state) if state else rows
+
+    def post(self, request: Request) -> Response:
+        actor = require(request.user, Action.ACCESS_REQUEST)
+        asked = RequestSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        data = asked.validated_data
+        session = services.request(
+            actor=actor,
+            device=_device(request, data),
+            level=data["level"],
+            services=data["services"],
+            reason=data["reason"],
+            ticket=data.get("ticket"),
+            note=data["note"],
+            life=timedelta(seconds=data["life_s"]),
+            now=clock.now(),
+        )
+        return Response(SessionSerializer(session).data, status=status.HTTP_201_CREATED)
+
+
+def _device(request: Request, data: dict[str, Any]) -> Device:
+    devices = restrict(
+        Device.objects.select_related("organisation"), request.user, Action.ACCESS_REQUEST
+    )
+    if data.get("device"):
+        return get_object_or_404(devices, pk=data["device"])
+    if not data.get("serial"):
+        raise Invalid(_("Name the injector: send “device” or “serial”."))
+    found = list(devices.filter(serial=data["serial"])[:2])
+    if len(found) > 1:
+        raise Invalid(_("Several product lines have this serial number. Send “device” instead."))
+    return found[0] if found else get_object_or_404(devices.none())
+
+
+def _session(request: Request, pk: str, action: Action = Action.ACCESS_VIEW) -> Session:
+    rows = selectors.sessions_for(require(request.user, Action.ACCESS_VIEW))
+    return get_object_or_404(restrict(rows, request.user, action), pk=pk)
+
+
+@extend_schema(summary="One session", responses=SessionSerializer)
+@api_view(["GET"])
+def session(request: Request, pk: str) -> Response:
+    return Response(SessionSerializer(_session(request, pk)).data)
+
+
+@extend_schema(
+    summary="Pass the specialist's signature to the device",
+    request=AnswerSerializer,
+    responses=SessionSerializer,
+)
+@api_view(["POST"])
+def answer(request: Request, pk: str) -> Response:
+    found = _session(request, pk)
+    actor = require(request.user, Action.ACCESS_ANSWER)
+    given = AnswerSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    answered = services.answer(
+        actor=actor,
+        session=found,
+        client_key=given.validated_data["client_key"],
+        signature=given.validated_data["signature"],
+        now=clock.now(),
+    )
+    return Response(SessionSerializer(answered).data)
+
+
+@extend_schema(summary="End a session", request=None, responses=SessionSerializer)
+@api_view(["POST"])
+def end(request: Request, pk: str) -> Response:
+    found = _session(request, pk)
+    actor = require(request.user, Action.ACCESS_END)
+    ended = services.end(actor=actor, session=found, now=clock.now())
+    return Response(SessionSerializer(ended).data)
+
+
+@extend_schema(
+    summary="What the server and the device each recorded, and whether they agree",
+    responses=TimelineSerializer,
+)
+@api_view(["GET"])
+def audit(request: Request, pk: str) -> Response:
+    found = _session(request, pk, Action.AUDIT_VIEW)
+    return Response(TimelineSerializer(selectors.timeline(found)).data)
+
+
+@extend_schema(summary="The session's service report", responses=ReportSerializer)
+@api_view(["GET"])
+def report(request: Request, pk: str) -> Response:
+    found = _session(request, pk, Action.AUDIT_VIEW)
+    return Response(ReportSerializer(selectors.report(found, now=clock.now())).data)
