@@ -1,12 +1,33 @@
 #!/usr/bin/env python
 """The portal's command line."""
 
+import argparse
 import os
 import sys
+from pathlib import Path
+
+
+def _up_options(arguments: list[str]) -> None:
+    """`up` takes its data directory and addresses as options; settings read the environment."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--demo", action="store_true")
+    names = {"data": "PATENCY_DATA", "http": "PATENCY_HTTP", "mqtt": "PATENCY_MQTT"}
+    for name in names:
+        parser.add_argument(f"--{name}")
+    known, _rest = parser.parse_known_args(arguments)
+    for name, variable in names.items():
+        value = getattr(known, name)
+        if value:
+            os.environ[variable] = value
+    if known.demo:
+        demo = Path(__file__).resolve().parent / "var" / "demo"
+        os.environ.setdefault("PATENCY_DATA", str(demo))
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
+    if sys.argv[1:2] == ["up"]:
+        _up_options(sys.argv[2:])
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -1,11 +1,12 @@
 """What uvicorn runs: pages and API by Django, live pages by Channels, session streams bare."""
 
 import os
+from typing import Any, cast
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
-django_application = get_asgi_application()
+django_application: Any = get_asgi_application()
 
 # Only now: these import models.
 from channels.auth import AuthMiddlewareStack  # noqa: E402
@@ -17,8 +18,10 @@ from fleet.access.stream import application as stream_application  # noqa: E402
 from fleet.core.asgi import Receive, Scope, Send, refuse_websocket  # noqa: E402
 from fleet.live.routing import websocket_urlpatterns  # noqa: E402
 
-live_application = OriginValidator(
-    AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), settings.PATENCY_ORIGINS
+# Channels ships no types.
+_routes: Any = cast(Any, URLRouter)(websocket_urlpatterns)
+live_application: Any = cast(Any, OriginValidator)(
+    cast(Any, AuthMiddlewareStack)(_routes), settings.PATENCY_ORIGINS
 )
 
 

@@ -258,15 +258,13 @@ def ports() -> Iterator[Ports]:
     from fleet.core import ports as real
 
     recorder = Ports()
+    before = (real._sender, real._kicker, real._hinter, real._frame_sender)
     real.set_sender(lambda device, message: recorder.sent.append((device, message)))
     real.set_kicker(recorder.kicked.append)
     real.set_hinter(lambda group, payload: recorder.hints.append((group, payload)))
     real.set_frame_sender(recorder.frame)
     yield recorder
-    real.set_sender(None)
-    real.set_kicker(None)
-    real.set_hinter(None)
-    real.set_frame_sender(None)
+    real._sender, real._kicker, real._hinter, real._frame_sender = before
 
 
 @pytest.fixture

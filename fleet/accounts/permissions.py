@@ -74,7 +74,7 @@ def restrict(
     queryset: QuerySet[Row], user: User | AnonymousUser | Any, action: Action
 ) -> QuerySet[Row]:
     """The rows that the user may do `action` to, by each row's own `organisation`."""
-    if not allowed(user, action):
+    if not isinstance(user, User) or not allowed(user, action):
         return queryset.none()
     if everywhere(user):
         return queryset

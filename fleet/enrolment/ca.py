@@ -1,0 +1,220 @@
+"""The portal's certificate authorities, as files under $PATENCY_DATA/ca (0700, keys 0600).
+
+    device-root.pem          anchored in every device and in every client; its key is kept offline
+    device-ca.pem .key       the intermediate that issues devices' credentials
+    server-ca.pem .key       anchored in every device
+    server.pem .key          the gate's and the web's certificate
+    audit.key                signs audit heads (fleet.audit.keys)
+
+The device root's key goes to a folder of its own ($PATENCY_DATA/trust in the demo), to be taken
+away from this machine. A leaf is made of what the claim says; a CSR gives its public key and
+nothing else.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from fleet.audit import keys as audit_keys
+from fleet.core.errors import Conflict
+from fleet.core.files import write_private
+
+SPIFFE = "spiffe://patency/device/"
+LEAF_LIFE = timedelta(days=30)
+SERVER_LIFE = timedelta(days=397)
+INTERMEDIATE_LIFE = timedelta(days=5 * 365)
+ROOT_LIFE = timedelta(days=25 * 365)  # longer than an injector
+_SKEW = timedelta(hours=1)  # a device's clock may be a little behind
+DEFAULT_HOSTS = ("localhost", "127.0.0.1")
+
+
+def folder() -> Path:
+    return Path(settings.PATENCY_DATA) / "ca"
+
+
+def offline_folder() -> Path:
+    """Where `ca init` leaves the root's key, unless told otherwise."""
+    return Path(settings.PATENCY_DATA) / "trust"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def exists() -> bool:
+    """Whether `init` has finished: the gate's certificate is written last."""
+    return (folder() / "server.pem").exists()
+
+
+def init(
+    *, now: datetime, hosts: Sequence[str] = DEFAULT_HOSTS, offline: Path | None = None
+) -> None:
+    """Make every authority. Raises Conflict when there are some: devices believe only those."""
+    if exists():
+        raise Conflict(
+            _(
+                "There are certificate authorities in %(folder)s already. "
+                "Keep them: devices trust them."
+            )
+            % {"folder": folder()}
+        )
+    audit_keys.create()
+    root = _authority("Patency device root", None, now, ROOT_LIFE)
+    _write("device-root", root, key_in=offline or offline_folder())
+    _write("device-ca", _authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
+    server_ca = _authority("Patency server CA", None, now, ROOT_LIFE)
+    _write("server-ca", server_ca)
+    issue_server(hosts=hosts, now=now)
+
+
+def issue_server(*, hosts: Sequence[str], now: datetime) -> None:
+    """A new certificate for the gate and the web; the files are replaced together or not at all."""
+    issuer = _load("server-ca")
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(_name(hosts[0]), issuer.certificate.subject, key.public_key(), now, SERVER_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+        .add_extension(_issuer_id(issuer), critical=False)
+        .sign(issuer.key, SHA256())
+    )
+    _write("server", Pair(certificate, key))
+
+
+def issue_device(
+    device: str, public_key: ec.EllipticCurvePublicKey, *, now: datetime
+) -> x509.Certificate:
+    """A credential for `device`: names, life and uses are ours to say, the key is the device's."""
+    issuer = _load("device-ca")
+    return (
+        _builder(_name(device), issuer.certificate.subject, public_key, now, LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(SPIFFE + device)]),
+            critical=False,
+        )
+        .add_extension(_issuer_id(issuer), critical=False)
+        .sign(issuer.key, SHA256())
+    )
+
+
+def pem(name: str) -> str:
+    """The certificate `name` of the list above. Raises Conflict before `ca init`."""
+    path = folder() / f"{name}.pem"
+    if not path.exists():
+        raise Conflict(
+            _("There are no certificate authorities yet. Make them with: manage.py ca init")
+        )
+    return path.read_text()
+
+
+def public_digest(key: ec.EllipticCurvePublicKey) -> bytes:
+    """The DER SubjectPublicKeyInfo, which names a key whatever certificate it is in."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+# --- making and keeping -----------------------------------------------------------------------
+
+
+def _authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) -> Pair:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(f"{name} {secrets.token_hex(4)}")
+    builder = (
+        _builder(
+            subject, issuer.certificate.subject if issuer else subject, key.public_key(), now, life
+        )
+        # No authority below the intermediate, nor below the server CA, ever.
+        .add_extension(
+            x509.BasicConstraints(ca=True, path_length=1 if name.endswith("root") else 0),
+            critical=True,
+        )
+        .add_extension(_usage(ca=True), critical=True)
+    )
+    if issuer is not None:
+        builder = builder.add_extension(_issuer_id(issuer), critical=False)
+    return Pair(builder.sign(issuer.key if issuer else key, SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    life: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _issuer_id(issuer: Pair) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
+    key = pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private((key_in or folder()) / f"{name}.key", key)
+    write_private(folder() / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM))
+
+
+def _load(name: str) -> Pair:
+    certificate = x509.load_pem_x509_certificate(pem(name).encode())
+    key = load_pem_private_key((folder() / f"{name}.key").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{name}.key is not an elliptic-curve key")
+    return Pair(certificate, key)

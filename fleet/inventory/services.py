@@ -1,0 +1,52 @@
+"""Presence: who is connected, since when, where."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from django.db import transaction
+
+from fleet.core import clock, ports
+from fleet.inventory.models import Device
+
+ACCESS_SERVER = "local"  # the gate in this process
+
+
+def set_online(device_id: str, *, now: datetime, access_server: str = ACCESS_SERVER) -> None:
+    """The gate has the device's connection."""
+    with transaction.atomic():
+        rows = Device.objects.filter(pk=device_id)
+        rows.update(online=True, online_since=now, last_seen_at=now, access_server=access_server)
+        _hint(rows.values_list("pk", "organisation_id"), online=True)
+
+
+def set_offline(device_ids: Collection[str], *, now: datetime) -> None:
+    """The gate has lost the devices' connections."""
+    if not device_ids:
+        return
+    with transaction.atomic():
+        rows = Device.objects.filter(pk__in=device_ids, online=True)
+        gone = list(rows.values_list("pk", "organisation_id"))
+        rows.update(online=False, online_since=None, last_seen_at=now, access_server="")
+        _hint(gone, online=False)
+
+
+def all_offline() -> None:
+    """At start: connections of an earlier process are gone; `last_seen_at` stays what it was."""
+    Device.objects.filter(online=True).update(online=False, online_since=None, access_server="")
+
+
+def reconcile(connected: Collection[str], *, now: datetime | None = None) -> None:
+    """Make presence what the gate says it is, should a change have been lost to a fault."""
+    now = now or clock.now()
+    known = set(Device.objects.filter(online=True).values_list("pk", flat=True))
+    set_offline(known.difference(connected), now=now)
+    for device in set(connected) - known:
+        set_online(device, now=now)
+
+
+def _hint(devices: Iterable[tuple[str, str]], *, online: bool) -> None:
+    for device, organisation in devices:
+        payload = {"kind": "presence", "device": device, "online": online}
+        ports.hint(f"device.{device}", payload)
+        ports.hint(f"organisation.{organisation}", payload)
+        ports.hint("fleet", payload)

@@ -1,0 +1,38 @@
+"""Which app decides on which message."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from agent.wire import messages
+from fleet.access import inbound as access
+from fleet.audit import inbound as audit
+from fleet.inventory import inbound as inventory
+from fleet.inventory.models import Device
+from fleet.jobs import inbound as jobs
+from fleet.telemetry import inbound as telemetry
+
+Handler = Callable[[Device, Any, datetime], None]
+
+
+def accepted(device: Device, message: messages.Accepted, received_at: datetime) -> None:
+    """The device confirms what it holds: to the app that sent it."""
+    if message.of in ("job", "cancel"):
+        jobs.accepted(device, message, received_at)
+    else:
+        access.accepted(device, message, received_at)
+
+
+# `live` is missing on purpose: it is never stored (see fleet.mqtt.lanes).
+HANDLERS: Mapping[type[messages.Up], Handler] = {
+    messages.Hello: inventory.hello,
+    messages.Heartbeat: inventory.heartbeat,
+    messages.Telemetry: telemetry.telemetry,
+    messages.Event: telemetry.event,
+    messages.Accepted: accepted,
+    messages.Challenge: access.challenge,
+    messages.SessionUpdate: access.session_update,
+    messages.Receipt: access.receipt,
+    messages.Execution: jobs.execution,
+    messages.Audit: audit.audit,
+}

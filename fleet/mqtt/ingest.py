@@ -1,0 +1,281 @@
+"""Ingest: one thread decides on what devices send, a batch for each commit.
+
+Theory of operation. The gate delivers on the event loop into a bounded queue. The writer thread
+takes what waits (up to a few hundred messages), decides on each inside one transaction, commits
+once, and only then are they acknowledged: PUBACK means *decided*. Every message has a savepoint of
+its own, so that one which cannot be applied is refused without spoiling its neighbours; a refusal
+is recorded as key, type, reason, length and digest, never the payload, and told to the device.
+
+The same key with the same digest was decided before: acknowledged again, nothing done. The same key
+with another digest is an alarm. When the database cannot be written nothing is acknowledged and the
+batch is tried again, with a growing pause; the queue fills, the gate pauses its devices, and they
+keep everything in their outboxes. Source: R-CON-5, R-MNT-3, the wire's rules on durable messages.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from django.db import DatabaseError, connection, transaction
+
+from agent.wire import messages
+from agent.wire.catalogue import RefusalReason
+from agent.wire.messages import Durable, Hello, MessageError, Refused, Up
+from fleet.core import clock, ports
+from fleet.core.errors import MessageRefused
+from fleet.inventory.models import Device
+from fleet.mqtt import metrics
+from fleet.mqtt.alarms import alarm
+from fleet.mqtt.book import Book, Entry, Past, examine
+from fleet.mqtt.handlers import Handler
+from fleet.mqtt.queue import IngestQueue, Item
+from fleet.mqtt.trouble import is_trouble
+
+KEY_CONFLICT = "message:key_conflict"
+BATCH = 256  # messages in one commit at most
+IDLE_S = 0.5
+PAUSE_LEAST_S, PAUSE_MOST_S = 0.05, 5.0
+
+Ack = Callable[[], None]
+Greet = Callable[[Device, Hello, int, datetime], None]
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """The thread. `acked` gets the acknowledgements of a commit, `room` is called when the queue
+    can take messages again; both are called in this thread and must hand over to the event loop."""
+
+    def __init__(
+        self,
+        queue: IngestQueue,
+        handlers: Mapping[type[Up], Handler],
+        *,
+        greet: Greet,
+        acked: Callable[[Sequence[Ack]], None],
+        room: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._handlers = handlers
+        self._greet = greet
+        self._acked = acked
+        self._room = room
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+        self.healthy = True  # the last write worked
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float) -> None:
+        """Finish the batch under way, give up the rest (unacknowledged, so it comes again)."""
+        self._stopping.set()
+        self._queue.close()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                load, room = self._queue.take(BATCH, IDLE_S)
+                if room:
+                    self._room()
+                metrics.DEPTH.set(len(self._queue) + len(load.items))
+                for work in load.work:
+                    self._do(work)
+                if load.items:
+                    self.settle(load.items)
+        finally:
+            connection.close()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Presence and ticks: periodic or reconciled later, so a failure is logged and over."""
+        try:
+            work()
+            self.healthy = True
+        except DatabaseError as error:
+            self._in_trouble(error)
+        except Exception:
+            log.exception("work of the writer failed")
+
+    # --- a batch -------------------------------------------------------------------------------
+
+    def settle(self, items: Sequence[Item]) -> None:
+        """Decide on the items, however long the database needs, unless the thread is to stop."""
+        pause = PAUSE_LEAST_S
+        while not self._stopping.is_set():
+            try:
+                self.commit(items)
+            except Exception as error:
+                if not is_trouble(error):
+                    self._singly(items, error)
+                    return
+                self._in_trouble(error)
+                self._stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311
+                pause = min(PAUSE_MOST_S, pause * 2)
+            else:
+                return
+
+    def _in_trouble(self, error: BaseException) -> None:
+        if self.healthy:
+            log.error("the database cannot be written, trying again: %s", error)
+        self.healthy = False
+        metrics.TROUBLE.inc()
+        connection.close()
+
+    def _singly(self, items: Sequence[Item], error: BaseException) -> None:
+        """The batch failed as a whole, for a reason of ours: find the message that does it."""
+        if len(items) > 1:
+            log.warning("a batch failed (%s); its messages are decided one by one", type(error))
+            for item in items:
+                self.settle([item])
+            return
+        item = items[0]
+        log.error("cannot decide on a %s of %s", item.type, item.device, exc_info=error)
+
+    def commit(self, items: Sequence[Item]) -> None:
+        """Decide on the items in one transaction, then acknowledge them. Raises what the database
+        raises; then nothing is decided."""
+        started = time.perf_counter()
+        entries = [examine(item) for item in items]
+        with transaction.atomic():
+            book = Book.load(entries)
+            acks = [entry.item.ack for entry in entries if self._decide(book, entry)]
+            book.save()
+        self.healthy = True
+        metrics.BATCH.observe(len(items))
+        metrics.COMMIT.observe(time.perf_counter() - started)
+        if acks:
+            self._acked(acks)
+
+    # --- one message ---------------------------------------------------------------------------
+
+    def _decide(self, book: Book, entry: Entry) -> bool:
+        """Decide on one message. False leaves it unacknowledged: there is nobody to decide for."""
+        item = entry.item
+        device = book.devices.get(item.device)
+        if device is None:
+            log.error("a certified device is not in the inventory: %s", item.device)
+            ports.kick(item.device)
+            return False
+        try:
+            message = messages.decode_up(item.type, item.version, item.payload)
+        except MessageError as error:
+            self._refuse(book, device, entry, error.reason)
+        except RecursionError:  # nested deeper than the decoder goes
+            self._refuse(book, device, entry, RefusalReason.MALFORMED)
+        else:
+            if not isinstance(message, Durable):
+                self._pass(book, device, entry, message)
+            elif entry.key is None:
+                self._refuse(book, device, entry, RefusalReason.MALFORMED)
+            else:
+                past = book.decided_before(device.pk, entry.key)
+                if past is not None:
+                    self._again(book, device, entry, past)
+                else:
+                    self._apply_durable(book, device, entry, message)
+        return True
+
+    def _apply_durable(self, book: Book, device: Device, entry: Entry, message: Durable) -> None:
+        reason = self._apply(book, device, entry, message)
+        if reason is not None:
+            self._refuse(book, device, entry, reason)
+            return
+        book.decide(entry, None, entry.item.received_at)
+        metrics.DECIDED.labels(entry.item.type, "applied").inc()
+
+    def _pass(self, book: Book, device: Device, entry: Entry, message: Up) -> None:
+        """A message that no outbox holds: hello, heartbeat."""
+        item = entry.item
+        reason = self._apply(book, device, entry, message)
+        if reason is not None:
+            self._refuse(book, device, entry, reason)
+            return
+        metrics.DECIDED.labels(item.type, "applied").inc()
+        if isinstance(message, Hello):
+            self._greet(device, message, book.high(device.pk, message.outbox), item.received_at)
+
+    def _apply(self, book: Book, device: Device, entry: Entry, message: Up) -> RefusalReason | None:
+        """Let the app act on it, in a savepoint. Returns why it must be refused, or None."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return RefusalReason.UNKNOWN_TYPE
+        at = entry.item.received_at
+        try:
+            with transaction.atomic():
+                handler(device, message, at)
+        except MessageRefused as refusal:
+            fresh = book.fresh_device(device.pk)
+            if refusal.alarm is not None and fresh is not None:
+                alarm(fresh, refusal.alarm, reason=refusal.reason, digest=entry.digest, now=at)
+            return refusal.reason
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            # Ours: the log says where. The payload is in neither the log nor the record.
+            log.exception("the handler of %s failed", entry.item.type)
+            book.fresh_device(device.pk)
+            return RefusalReason.INTERNAL
+        return None
+
+    def _refuse(self, book: Book, device: Device, entry: Entry, reason: RefusalReason) -> None:
+        item = entry.item
+        metrics.DECIDED.labels(_known(item.type), "refused").inc()
+        if item.qos == 0:
+            return  # nobody waits for an answer, and a flood of it must not fill the disk
+        past = book.decided_before(device.pk, entry.key) if entry.key is not None else None
+        if past is not None:
+            self._again(book, device, entry, past)
+            return
+        book.decide(entry, reason, item.received_at)
+        self._tell(device, entry, reason)
+
+    def _again(self, book: Book, device: Device, entry: Entry, past: Past) -> None:
+        """A key that was decided before."""
+        if past.digest in ("", entry.digest):
+            metrics.DECIDED.labels(_known(entry.item.type), "duplicate").inc()
+            if past.reason:
+                self._tell(device, entry, RefusalReason(past.reason))
+            return
+        metrics.DECIDED.labels(_known(entry.item.type), "conflict").inc()
+        now = entry.item.received_at
+        reason = RefusalReason.KEY_CONFLICT
+        if alarm(device, KEY_CONFLICT, reason=reason, digest=entry.digest, now=now):
+            log.warning("two messages under one key from %s", device.pk)
+            book.decide(entry, reason, now, keyed=False)
+        self._tell(device, entry, reason)
+
+    def _tell(self, device: Device, entry: Entry, reason: RefusalReason) -> None:
+        if entry.key is not None:
+            refused = Refused(outbox=entry.key.outbox, seq=entry.key.seq, reason=reason)
+            ports.send_down(device.pk, refused)
+
+
+_TYPES = frozenset(kind.TYPE for kind in messages.UP)
+
+
+def _known(type: str) -> str:
+    """The type as a label: devices do not choose how many series there are."""
+    return type if type in _TYPES else "unknown"
+
+
+def received(device: str, type: str, version: int, payload: bytes, *, qos: int, ack: Ack) -> Item:
+    """An item as of now."""
+    return Item(
+        device=device,
+        type=type,
+        version=version,
+        payload=payload,
+        received_at=clock.now(),
+        qos=qos,
+        ack=ack,
+    )

@@ -1,0 +1,115 @@
+"""The portal's side of the gate: where connections, messages and frames go.
+
+Every method is called on the event loop and returns at once; what needs the database goes to the
+writer thread.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from agent.wire import messages
+from agent.wire.messages import Live, MessageError
+from broker.errors import Reason
+from broker.lanes import ConnectionInfo, Delivery
+from fleet.core import clock, ports
+from fleet.inventory import services as inventory
+from fleet.inventory.models import Device
+from fleet.mqtt import metrics
+from fleet.mqtt.alarms import alarm
+from fleet.mqtt.ingest import received
+from fleet.mqtt.queue import IngestQueue
+
+log = logging.getLogger(__name__)
+
+GATE_REFUSED = "gate:refused"
+
+
+class PortalLanes:
+    """A broker.lanes.Handler. `frame` takes what comes on the stream lane."""
+
+    def __init__(self, queue: IngestQueue, frame: Callable[[str, bytes], None]) -> None:
+        self._queue = queue
+        self._frame = frame
+        self._heard: dict[str, float] = {}  # connected device -> monotonic seconds
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def connected(self, device: str, info: ConnectionInfo) -> None:
+        self._heard[device] = time.monotonic()
+        metrics.CONNECTED.set(len(self._heard))
+        work = partial(inventory.set_online, device, now=clock.now())
+        self._queue.submit(f"presence {device}", work)
+
+    def disconnected(self, device: str, reason: Reason) -> None:
+        self._heard.pop(device, None)
+        metrics.CONNECTED.set(len(self._heard))
+        work = partial(inventory.set_offline, [device], now=clock.now())
+        self._queue.submit(f"presence {device}", work)
+
+    def silent_for(self, seconds: float) -> list[str]:
+        """Connected devices that have said nothing for so long, heartbeats included."""
+        before = time.monotonic() - seconds
+        return [device for device, heard in self._heard.items() if heard < before]
+
+    def snapshot(self) -> frozenset[str]:
+        return frozenset(self._heard)
+
+    # --- what they send ------------------------------------------------------------------------
+
+    def up(self, delivery: Delivery) -> bool:
+        """Take a message; False when the queue is full, and the gate offers it again later."""
+        if delivery.device in self._heard:
+            self._heard[delivery.device] = time.monotonic()
+        if delivery.type == Live.TYPE:
+            self._live(delivery)
+            return True
+        item = received(
+            delivery.device,
+            delivery.type,
+            delivery.version,
+            delivery.payload,
+            qos=delivery.qos,
+            ack=delivery.ack,
+        )
+        taken = self._queue.offer(item)
+        if not taken:
+            metrics.PAUSED.inc()
+        return taken
+
+    def _live(self, delivery: Delivery) -> None:
+        """A sample at the fast rate goes to whoever watches and is never stored."""
+        delivery.ack()  # at QoS 1 too: there is nothing to decide
+        try:
+            message = messages.decode_up(delivery.type, delivery.version, delivery.payload)
+        except (MessageError, RecursionError):
+            metrics.DECIDED.labels(Live.TYPE, "refused").inc()
+            return
+        if not isinstance(message, Live):
+            return
+        ports.hint_now(
+            f"device.{delivery.device}",
+            {
+                "kind": "live",
+                "at": message.at,
+                "state": message.state.value,
+                "values": {metric.value: value for metric, value in message.values.items()},
+            },
+        )
+
+    def stream(self, device: str, frame: bytes) -> None:
+        self._frame(device, frame)
+
+    def refused(self, peer: str, device: str | None, reason: Reason) -> None:
+        metrics.REFUSED.labels(reason.value).inc()
+        log.warning("the gate refused %s (%s): %s", peer, device or "unknown", reason.value)
+        if device is not None:
+            work = partial(_audit_refusal, device, reason)
+            self._queue.submit(f"refused {device}", work)
+
+
+def _audit_refusal(device_id: str, reason: Reason) -> None:
+    device = Device.objects.select_related("organisation").filter(pk=device_id).first()
+    if device is not None:
+        alarm(device, GATE_REFUSED, reason=reason.value, digest=None, now=clock.now())
