@@ -1,0 +1,295 @@
+"""The `patency` command: the group, and what concerns the fleet and the specialist's own keys.
+
+The contract for scripts (output, exit codes) is docs/cli.md.
+"""
+
+import base64
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet.client import keys, output, profile, trust
+from fleet.client.errors import ClientError, Exit
+from fleet.client.portal import Portal, check_url
+from fleet.client.sessions import answer, audit, end, forward, request, shell
+
+DEVICE_COLUMNS = (
+    "serial", "device", "product_line", "organisation", "site", "online", "state",
+    "software_version", "last_seen_at",
+)  # fmt: skip
+_TABLE_COLUMNS = ("serial", "product_line", "organisation", "site", "online", "state")
+_FORMAT = click.Choice(output.FORMATS)
+_TEXT_OR_JSON = click.Choice(["text", "json"])
+
+
+class _Group(click.Group):
+    """Ends with the exit code and the words of a ClientError."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClientError as error:
+            output.note(f"patency: {error.message}")
+            ctx.exit(error.exit)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--profile",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The profile folder (default: $PATENCY_PROFILE, else ~/.config/patency).",
+)
+@click.pass_context
+def main(ctx: click.Context, folder: Path | None) -> None:
+    """Remote service for connected contrast injectors."""
+    ctx.obj = folder or profile.default_folder()
+
+
+for command in (request, answer, forward, shell, end, audit):
+    main.add_command(command)
+
+
+# --- signing in -------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("url", required=False)
+@click.option("--token", help="The token from the portal's page “Tokens”; - reads standard input.")
+@click.option("--key", help="The Ed25519 key file, in OpenSSH format.")
+@click.option(
+    "--device-root",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The root certificate of the injectors (PEM), from its keeper.",
+)
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The CA of the portal (PEM), when the system does not know it.",
+)
+@click.pass_obj
+def login(
+    folder: Path,
+    url: str | None,
+    token: str | None,
+    key: str | None,
+    device_root: Path | None,
+    ca: Path | None,
+) -> None:
+    """Sign in to a portal; asks for what is not given."""
+    old = _old_profile(folder)
+    url = check_url(url or click.prompt("Portal", default=old.url if old else None))
+    if token == "-":  # noqa: S105
+        token = sys.stdin.readline().strip()
+    token = token or click.prompt("Token", hide_input=True)
+    made = profile.Profile(
+        folder=folder,
+        url=url,
+        token=token,
+        specialist="",
+        key=str(Path(key).absolute()) if key else (old.key if old else "id_ed25519"),
+        device_root=str(device_root.absolute())
+        if device_root
+        else (old.device_root if old else "device-root.pem"),
+        ca=str(ca.absolute()) if ca else (old.ca if old else None),
+    )
+    with Portal(made) as portal:
+        me = portal.me()
+    made.specialist = str(me["username"])
+    made.save()
+    output.note(f"Signed in to {url} as {output.cell(me['username'])} ({output.cell(me['role'])}).")
+    if not made.key_path.exists():
+        output.note("You have no key yet. Make one with: patency key new")
+    if not made.device_root_path.exists():
+        output.note(
+            f"There is no device root at {made.device_root_path}. Get it from its keeper and name "
+            "it with --device-root; without it no challenge is believed."
+        )
+
+
+def _old_profile(folder: Path) -> profile.Profile | None:
+    try:
+        return profile.load(folder)
+    except ClientError:
+        return None
+
+
+# --- the fleet --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Filters:
+    q: str | None
+    product_line: str | None
+    site: str | None
+    state: str | None
+    online: bool | None
+
+    def as_query(self) -> dict[str, str | None]:
+        online = None if self.online is None else str(self.online).lower()
+        return {
+            "q": self.q,
+            "product_line": self.product_line,
+            "site": self.site,
+            "state": self.state,
+            "online": online,
+        }
+
+
+def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.argument("q", required=False),
+        click.option("--product-line", help="Only this product line, as ct-dual."),
+        click.option("--site", help="Only this site."),
+        click.option("--state", help="Only in this clinical state, as idle."),
+        click.option("--online/--offline", default=None, help="Only those online, or offline."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_filtered
+@click.option("-o", "form", type=_FORMAT, default="table", help="Output format.")
+@click.pass_obj
+def devices(folder: Path, /, form: str, **filters: Any) -> None:
+    """The injectors you may see; Q searches serial, room, asset number, site."""
+    with Portal(profile.load(folder)) as portal:
+        found = portal.devices(_Filters(**filters).as_query())
+    output.rows(form, _TABLE_COLUMNS if form == "table" else DEVICE_COLUMNS, found)
+
+
+@main.command()
+@_filtered
+@click.option("--every", default=2.0, type=click.FloatRange(0.5, 60), help="Seconds between looks.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many looks.")
+@click.option("-o", "form", type=_TEXT_OR_JSON, default="text", help="Output format.")
+@click.pass_obj
+def watch(folder: Path, /, form: str, every: float, count: int | None, **filters: Any) -> None:
+    """Print each change: online, offline, another state. Ends with Ctrl-C."""
+    known: dict[str, dict[str, Any]] = {}
+    looks = 0
+    with Portal(profile.load(folder)) as portal:
+        while True:
+            for it in portal.devices(_Filters(**filters).as_query()):
+                line = {name: it.get(name) for name in ("serial", "device", "online", "state")}
+                if known.get(str(it["device"])) != line:
+                    known[str(it["device"])] = line
+                    _print_change(form, line)
+            looks += 1
+            if looks == count:
+                return
+            time.sleep(every)
+
+
+def _print_change(form: str, line: dict[str, Any]) -> None:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if form == "json":
+        output.data({"at": at, **line})
+    else:
+        word = "online" if line["online"] else "offline"
+        click.echo(f"{at}  {output.cell(line['serial'])}  {word}  {output.cell(line['state'])}")
+
+
+# --- keys -------------------------------------------------------------------------------------
+
+
+@main.group()
+def key() -> None:
+    """The specialist's own Ed25519 key."""
+
+
+@key.command("new")
+@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "form", type=_TEXT_OR_JSON, default="text", help="Output format.")
+@click.pass_obj
+def key_new(folder: Path, path: Path | None, form: str) -> None:
+    """Make a key (OpenSSH format, 0600), by default id_ed25519 in the profile."""
+    where = path or folder / "id_ed25519"
+    _show_key(where, keys.create(where).public_key(), form)
+
+
+@key.command("show")
+@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "form", type=_TEXT_OR_JSON, default="text", help="Output format.")
+@click.pass_obj
+def key_show(folder: Path, path: Path | None, form: str) -> None:
+    """The public half and its fingerprint, to read out to the keeper of the trust key."""
+    where = path or profile.load(folder).key_path
+    _show_key(where, keys.load(where).public_key(), form)
+
+
+def _show_key(path: Path, public: Any, form: str) -> None:
+    raw = public.public_bytes_raw()
+    shown = {
+        "path": str(path),
+        "public_key": keys.public_line(public),
+        "raw": base64.b64encode(raw).decode(),
+        "fingerprint": keys.fingerprint(raw),
+    }
+    if form == "json":
+        output.data(shown)
+    else:
+        click.echo("\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in shown.items()))
+
+
+# --- trust ------------------------------------------------------------------------------------
+
+
+@main.group("trust")
+def trust_group() -> None:
+    """The trust key's own commands: on a machine apart from the portal."""
+
+
+@trust_group.command("new")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def trust_new(folder: Path) -> None:
+    """Make a trust key in FOLDER and print its public half (base64)."""
+    click.echo(base64.b64encode(trust.new(folder)).decode())
+
+
+@trust_group.command("sign")
+@click.option(
+    "--trust",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The trust folder.",
+)
+@click.option(
+    "--members",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The members file (JSON).",
+)
+@click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.")
+@click.option("--yes", is_flag=True, help="The fingerprints were checked; do not ask.")
+def trust_sign(folder: Path, members: Path, out: Path | None, yes: bool) -> None:
+    """Sign the roster of the members file: seven days, the next version.
+
+    Each fingerprint must have been compared with its owner first, by voice or in person.
+    """
+    them = trust.read_members(members)
+    for member in them:
+        prints = " ".join(map(keys.fingerprint, member.keys))
+        lines = ",".join(member.product_lines)
+        output.note(f"{member.id}  {member.name}  {member.level}  {lines}  {prints}")
+    if not yes and sys.stdin.isatty():
+        question = "Has each fingerprint been compared with its owner, outside the portal?"
+        if not click.confirm(question, err=True):
+            raise ClientError("Nothing was signed.", Exit.FAILED)
+    signed = trust.sign(folder, them, now=datetime.now(UTC))
+    if out:
+        trust.write(out, signed)
+    else:
+        output.data(signed)
+
+
+if __name__ == "__main__":
+    main()

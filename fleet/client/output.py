@@ -1,0 +1,55 @@
+"""What the command prints: JSON for programs, tables and lines for people."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+FORMATS = ("table", "json", "csv")
+
+
+def note(text: str) -> None:
+    """A line for a person, beside the output."""
+    click.echo(text, err=True)
+
+
+def data(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def rows(form: str, columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> None:
+    """A list, with exactly these columns."""
+    cut = [{column: line.get(column) for column in columns} for line in lines]
+    if form == "json":
+        data(cut)
+    elif form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(cut)
+        click.echo(text.getvalue(), nl=False)
+    else:
+        click.echo(table(columns, [[cell(line[column]) for column in columns] for line in cut]))
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [[name.replace("_", " ") for name in head], *body]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cell(value: Any) -> str:
+    """A value on one line. What came over the network cannot move the cursor."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(c if c.isprintable() else "�" for c in str(value))

@@ -1,0 +1,272 @@
+"""The commands of a session: request, answer, forward, shell, end, audit."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from agent.wire.catalogue import Level, RequestReason, SessionState
+from agent.wire.messages import Note, ServiceName, Ticket
+from fleet.client import output, profile, words
+from fleet.client.access import FIRST_WAIT_S, Access, Outcome
+from fleet.client.carrier import Carrier
+from fleet.client.portal import JSON, Portal
+from fleet.client.profile import Asked, Profile, Sessions
+from fleet.client.shell import shell as run_shell
+from fleet.client.tunnel import Carrying, Forward, carry, run
+
+_ACTIVE = {SessionState.ACTIVE.value}
+_OPEN = {state.value for state in SessionState if not state.over}
+_form = click.option(
+    "-o", "form", type=click.Choice(["text", "json"]), default="text", help="Output format."
+)
+_session_option = click.option("--session", help="The session's id, instead of TARGET.")
+
+
+class _Duration(click.ParamType[int]):
+    name = "duration"
+
+    def __init__(self, low_s: int, high_s: int) -> None:
+        self._low_s, self._high_s = low_s, high_s
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            taken = words.seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not self._low_s <= taken <= self._high_s:
+            self.fail(f"{value} is not within {self._low_s}s and {self._high_s}s", param, ctx)
+        return taken
+
+
+class _Fits(click.ParamType[str]):
+    """Text that the wire's schema takes; refused here, before anything is sent."""
+
+    def __init__(self, kind: Any, name: str, rule: str) -> None:
+        self.name = name
+        self._kind = kind
+        self._rule = rule
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        try:
+            text: str = msgspec.convert(value, self._kind)
+        except msgspec.ValidationError:
+            self.fail(self._rule, param, ctx)
+        return text
+
+
+_SERVICE = _Fits(ServiceName, "service", "a service is lower-case letters, digits and hyphens")
+_TICKET = _Fits(Ticket, "ticket", "a ticket is 1 to 32 letters, digits and hyphens")
+_NOTE = _Fits(Note, "note", "a note is at most 200 printable characters on one line")
+
+
+def _access(portal: Portal, mine: Profile) -> Access:
+    return Access(portal, mine, output.note)
+
+
+def _print(outcome: Outcome, form: str) -> None:
+    if form == "json":
+        output.data(outcome.as_json())
+        return
+    click.echo(f"session  {outcome.session}")
+    click.echo(f"state    {outcome.state}")
+    click.echo(f"code     {outcome.code or '-'}")
+
+
+def _explain(outcome: Outcome) -> None:
+    if outcome.state not in _OPEN:
+        output.note(words.over(outcome.state, outcome.reason))
+
+
+@click.command()
+@click.argument("target", metavar="SERIAL")
+@click.option(
+    "--level",
+    type=click.Choice([it.value for it in Level]),
+    default="diagnostics",
+    show_default=True,
+)
+@click.option(
+    "--service", "services", type=_SERVICE, multiple=True, required=True, help="Repeatable."
+)
+@click.option("--reason", type=click.Choice([it.value for it in RequestReason]), required=True)
+@click.option("--ticket", type=_TICKET, help="Left out: to follow.")
+@click.option("--note", type=_NOTE, default="", help="Shown at the injector.")
+@click.option("--for", "life_s", type=_Duration(60, 8 * 3600), default="30m", show_default=True)
+@click.option("--wait", is_flag=True, help="Answer the challenge and return when it is decided.")
+@click.option(
+    "--timeout", "limit_s", type=_Duration(1, 86400), default="4h", show_default=True,
+    help="With --wait: how long.",
+)  # fmt: skip
+@_form
+@click.pass_obj
+def request(
+    folder: Path, /, target: str, wait: bool, limit_s: int, form: str, **terms: Any
+) -> None:
+    """Ask for access to an injector (serial number or device id).
+
+    Exits 0 when the portal holds the request; with --wait, only when the session is active.
+    """
+    mine = profile.load(folder)
+    with Portal(mine) as portal:
+        access = _access(portal, mine)
+        made = access.request(target, partial(_asked, mine, terms))
+        session = str(made["session"])
+        if wait:
+            output.note(f"{session}: asked")
+            shown = access.see_through(session, lambda _: False, limit_s)
+        else:
+            shown = access.look(session, limit_s=FIRST_WAIT_S)
+        outcome = access.outcome(shown)
+    _print(outcome, form)
+    _explain(outcome)
+    if wait:
+        sys.exit(outcome.exit())
+    if outcome.state == SessionState.CHALLENGED.value and form == "text":
+        output.note(f"Now sign it with: patency answer {session}")
+
+
+def _asked(mine: Profile, terms: dict[str, Any], device: JSON) -> Asked:
+    return Asked(
+        device=str(device["device"]),
+        serial=str(device["serial"]),
+        specialist=mine.specialist,
+        level=Level(terms["level"]).value,
+        services=list(dict.fromkeys(terms["services"])),
+        reason=RequestReason(terms["reason"]).value,
+        ticket=terms["ticket"],
+        note=terms["note"],
+        life_s=terms["life_s"],
+    )
+
+
+@click.command()
+@click.argument("target", required=False, metavar="[SERIAL|SESSION]")
+@_session_option
+@click.option("--yes", is_flag=True, help="Sign a request made elsewhere without asking.")
+@click.option("--timeout", "limit_s", type=_Duration(1, 86400), default="4h", show_default=True)
+@_form
+@click.pass_obj
+def answer(
+    folder: Path, /, target: str | None, session: str | None, yes: bool, limit_s: int, form: str
+) -> None:
+    """Sign the injector's challenge, and return when the session is active or over.
+
+    Exits 0 only when it is active.
+    """
+    mine = profile.load(folder)
+
+    def confirm(asked: Asked) -> bool:
+        return yes or _confirm(asked)
+
+    with Portal(mine) as portal:
+        access = _access(portal, mine)
+        shown = access.find(session or target)
+        shown = access.see_through(str(shown["session"]), confirm, limit_s)
+        outcome = access.outcome(shown)
+    _print(outcome, form)
+    _explain(outcome)
+    sys.exit(outcome.exit())
+
+
+def _confirm(asked: Asked) -> bool:
+    """A request made elsewhere has no record here: its terms are read by a person."""
+    output.note("This request was not made from this profile. It asks for:")
+    for name, value in msgspec.to_builtins(asked).items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        output.note(f"  {name.removesuffix('_s')}: {output.cell(shown)}")
+    return click.confirm("Is this what you asked for?", err=True)
+
+
+@click.command()
+@click.argument("target", metavar="SERIAL")
+@click.argument("service", type=_SERVICE)
+@click.argument("local_port", type=click.IntRange(0, 65535))
+@_session_option
+@click.option("--bulk", is_flag=True, help="Give way to interactive streams: for large copies.")
+@click.pass_obj
+def forward(
+    folder: Path, /, target: str, service: str, local_port: int, session: str | None, bulk: bool
+) -> None:
+    """Offer a service of an active session on a port of this machine (0: any).
+
+    Prints `listening 127.0.0.1:PORT`, then serves until Ctrl-C or the session's end.
+    """
+    with Portal(mine := profile.load(folder)) as portal:
+        carrier, carrying = _open(portal, mine, session or target, service)
+        run(
+            Forward(carrier, service, bulk=bulk, say=output.note).run(
+                carrying, local_port, _listening
+            )
+        )
+
+
+def _listening(port: int) -> None:
+    click.echo(f"listening 127.0.0.1:{port}")
+    sys.stdout.flush()
+
+
+@click.command()
+@click.argument("target", metavar="SERIAL")
+@click.option("--service", type=_SERVICE, default="console", show_default=True)
+@_session_option
+@click.pass_obj
+def shell(folder: Path, /, target: str, service: str, session: str | None) -> None:
+    """Standard input and output on a service of an active session."""
+    with Portal(mine := profile.load(folder)) as portal:
+        carrier, carrying = _open(portal, mine, session or target, service)
+        run(run_shell(carrier, carrying, service, source=sys.stdin.buffer, sink=sys.stdout.buffer))
+
+
+def _open(portal: Portal, mine: Profile, target: str, service: str) -> tuple[Carrier, Carrying]:
+    access = _access(portal, mine)
+    shown = access.find(target, states=_ACTIVE)
+    session = str(shown["session"])
+    carrier = Carrier(
+        access.seal(shown, service), lambda: Sessions(mine.folder).take_epoch(session)
+    )
+
+    def carrying(ready: Callable[[], None]) -> Any:
+        return carry(portal, session, carrier, ready)
+
+    return carrier, carrying
+
+
+@click.command()
+@click.argument("target", required=False, metavar="[SERIAL|SESSION]")
+@_session_option
+@_form
+@click.pass_obj
+def end(folder: Path, /, target: str | None, session: str | None, form: str) -> None:
+    """End a session, asked for or active."""
+    with Portal(mine := profile.load(folder)) as portal:
+        shown = _access(portal, mine).find(session or target)
+        shown = portal.end(str(shown["session"]))
+        Sessions(mine.folder).forget(str(shown["session"]))
+    _print(Outcome(str(shown["session"]), str(shown["state"]), None, None), form)
+
+
+@click.command()
+@click.argument("target", required=False, metavar="[SERIAL|SESSION]")
+@_session_option
+@_form
+@click.pass_obj
+def audit(folder: Path, /, target: str | None, session: str | None, form: str) -> None:
+    """What the portal and the injector each recorded of a session, and whether they agree."""
+    with Portal(mine := profile.load(folder)) as portal:
+        if session is None:
+            every = {state.value for state in SessionState}
+            session = str(_access(portal, mine).find(target, states=every)["session"])
+        shown = portal.audit(session)
+    if form == "json":
+        output.data(shown)
+    else:
+        columns = ("side", "index", "at", "action", "actor", "outcome", "reason")
+        output.rows("table", columns, shown["entries"])
+        output.note("The two agree." if shown["agree"] else "The two do NOT agree.")

@@ -1,0 +1,141 @@
+"""The trust ceremony: a key outside the portal signs who an injector may believe (R-ACC-4).
+
+The trust folder belongs on a machine apart from the portal. It holds `trust.key` (Ed25519, OpenSSH
+format, 0600), `trust.pub` (the raw key in base64, for provisioning bundles) and `version`, which
+only goes up: it is on disk before a roster that carries it exists.
+"""
+
+import base64
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from agent.wire import roster
+from agent.wire.catalogue import Level, ProductLineCode
+from agent.wire.messages import Key32, Name, PersonId
+from fleet.client import keys
+from fleet.client.errors import ClientError
+
+KEY, PUBLIC, VERSION = "trust.key", "trust.pub", "version"
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One specialist in the members file; `until`, the last day of vetting and training."""
+
+    id: PersonId
+    name: Name
+    keys: Annotated[list[Key32], msgspec.Meta(min_length=1, max_length=2)]
+    level: Level
+    product_lines: Annotated[list[ProductLineCode], msgspec.Meta(min_length=1, max_length=16)]
+    until: date
+
+
+def new(folder: Path) -> bytes:
+    """Make a trust folder. Returns the raw public key. Raises ClientError when there is one."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = keys.create(folder / KEY)
+    (folder / f"{KEY}.pub").unlink()  # it would be taken for a specialist's
+    raw = key.public_key().public_bytes_raw()
+    (folder / PUBLIC).write_text(base64.b64encode(raw).decode() + "\n", encoding="ascii")
+    return raw
+
+
+def read_members(path: Path) -> list[roster.Member]:
+    """Raises ClientError that names the place in the file."""
+    try:
+        lines = msgspec.json.decode(path.read_bytes(), type=list[Line])
+    except OSError as error:
+        raise ClientError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ClientError(
+            f"{path} is not a list of members ({error}). See docs/cli.md for its form."
+        ) from error
+    ids = [line.id for line in lines]
+    if len(set(ids)) < len(ids):
+        raise ClientError(f"{path} names somebody twice. Give each specialist one entry.")
+    return [
+        roster.Member(
+            id=line.id,
+            name=line.name,
+            keys=line.keys,
+            level=line.level,
+            product_lines=line.product_lines,
+            until=_millis(datetime.combine(line.until, time.max, UTC)),
+        )
+        for line in lines
+    ]
+
+
+def sign(
+    folder: Path,
+    members: list[roster.Member],
+    *,
+    now: datetime,
+    life: timedelta = roster.MAX_LIFE,
+) -> dict[str, str]:
+    """The signed roster as `manage.py roster import` takes it. Raises ClientError."""
+    if not timedelta(0) < life <= roster.MAX_LIFE:
+        raise ClientError("A roster lives seven days at most.")
+    key = keys.load(folder / KEY)
+    with _locked(folder):
+        version = _next_version(folder)
+    data, signature = roster.sign(
+        key,
+        roster.Roster(
+            version=version,
+            issued_at=_millis(now),
+            expires_at=_millis(now + life),
+            members=members,
+        ),
+    )
+    return {
+        "roster": base64.b64encode(data).decode(),
+        "signature": base64.b64encode(signature).decode(),
+    }
+
+
+def write(path: Path, signed: dict[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(signed, indent=1) + "\n", encoding="ascii")
+    aside.replace(path)
+
+
+def _millis(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _next_version(folder: Path) -> int:
+    path = folder / VERSION
+    try:
+        version = int(path.read_text(encoding="ascii")) + 1
+    except FileNotFoundError:
+        version = 1
+    except ValueError:
+        raise ClientError(
+            f"{path} is damaged. Write into it the highest version ever signed; injectors refuse "
+            "a lower one."
+        ) from None
+    aside = path.with_name(f".{VERSION}.new")
+    with aside.open("w", encoding="ascii") as file:
+        file.write(f"{version}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    return version
