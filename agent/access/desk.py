@@ -312,6 +312,13 @@ class Desk:
             out += self._overdue(now, it)
         return out + self._ring(now)
 
+    def stopping(self, now: Now) -> list[Effect]:
+        """The agent stops in good order: what is open is over, and the portal may know it now."""
+        out: list[Effect] = []
+        for it in self.open:
+            out += self._move(now, it, _S.ENDED, _R.AGENT_RESTARTED, actor=AGENT)
+        return out
+
     def restarted(self, kept: Iterable[Kept]) -> list[Effect]:
         """What the shell kept, oldest first: every session that was open is over."""
         out: list[Effect] = []
@@ -419,7 +426,7 @@ class Desk:
         it.ends_at_ms = now.wall_ms + it.request.life_s * 1000
         it.renew_at = now.boot_s + self.facts.policy.renewal_s if it.presence else None
         moved = self._move(now, it, _S.ACTIVE, actor=actor, digest=digest)
-        return [*moved, Activate(it.id, made, tuple(it.request.services))]
+        return [*moved, Activate(it.id, made, tuple(it.request.services), it.level)]
 
     # --- inside: being in, and getting out -------------------------------------------------------
 

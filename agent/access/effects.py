@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agent.wire.catalogue import Outcome, SessionReason, SessionState
+from agent.wire.catalogue import Level, Outcome, SessionReason, SessionState
 from agent.wire.messages import Accepted, Durable, SessionUpdate
 from agent.wire.seal import Seal
 
@@ -72,6 +72,7 @@ class Activate:
     session: str
     seal: Seal = field(repr=False)
     services: tuple[str, ...]
+    level: Level
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,482 @@
+"""Bytes between a session's streams and the loopback ports that the driver names (R-ACC-5, 8).
+
+Theory of operation. `agent.wire.mux` keeps the books of each session; this module moves bytes:
+
+    link ──frame──▶ receive() ─▶ mux ─▶ events ─▶ Pipe ─▶ socket on 127.0.0.1
+    link ◀─frame─── next_frame() ◀─ mux ◀───────── Pipe ◀─ socket
+
+Where a stream leads is decided here and by nobody else: the peer says the *name* of a service. It
+must be one that the desk granted to this very session, and the driver must name it now, at a level
+that the session has; then the port is the driver's and the address is 127.0.0.1. No host, port or
+address that came from the network is ever looked at.
+
+Nothing is unbounded. Towards the service: what its socket does not take is not credited, so the
+peer stops at the window. Towards the peer: a socket is read only into what the mux has credit for.
+Streams of a session, sessions, and the time to connect have limits.
+
+`pause` (the injector is in use) lets no byte through either way and opens no socket; what is on its
+way waits within the window. `deactivate` cuts every socket at once. When the link is lost, what was
+on the way is lost with it: every stream is reset, and the specialist's program opens new ones in
+the same session. Resumption comes later; frames are kept for it already.
+
+Across sessions frames go out in turns, control and interactive before bulk, one at a time as the
+link asks for them; files (diagnostics bundles) are bulk and stand still in `armed injecting hold`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from agent.drivers import Service
+from agent.wire.catalogue import ClinicalState, Level
+from agent.wire.mux import (
+    Acknowledged,
+    Credited,
+    Data,
+    Ended,
+    Event,
+    Mux,
+    MuxError,
+    Opened,
+    Reset,
+    ResetCode,
+)
+from agent.wire.seal import Seal
+
+if TYPE_CHECKING:
+    from agent.runtime import Agent
+
+LOOPBACK = "127.0.0.1"
+DIAL_S = 5.0
+READ = 128 * 1024  # bytes of a socket read at once
+WRITE_AHEAD = 256 * 1024  # bytes a socket may leave in our memory before credit stops
+MAX_FILES = 8  # at a time; sessions are bounded by the site's policy
+
+Services = Callable[[], Mapping[str, Service]]
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+log = logging.getLogger(__name__)
+
+
+class TooManyFiles(RuntimeError):
+    """MAX_FILES are being served."""
+
+
+class Pipe(asyncio.BufferedProtocol):
+    """One stream of a session and its socket."""
+
+    def __init__(self, channel: "Channel", stream: int) -> None:
+        self._channel = channel
+        self._mux = channel.mux
+        self._stream = stream
+        self._transport: asyncio.Transport | None = None
+        self._buffer = memoryview(bytearray(READ))
+        self._reading = True
+        self._full = False  # the socket takes no more for now
+        self._waiting: deque[bytes] = deque()  # data that came before the socket, or in a pause
+        self._uncredited = 0
+        self._peer_ended = False
+        self._we_ended = False
+        self.dial: asyncio.Task[None] | None = None
+
+    # --- the socket's side -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD)
+        self._mux.accept(self._stream)
+        self.go_on()
+        self._channel.ready()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Reading is paused while there is no credit, so there is some.
+        return self._buffer[: min(READ, max(1, self._mux.writable(self._stream)))]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._mux.send(self._stream, bytes(self._buffer[:nbytes]))
+        self._channel.bytes_up += nbytes
+        self._read_if_there_is_room()
+        self._channel.ready()
+
+    def eof_received(self) -> bool:
+        self._we_ended = True
+        self._mux.end(self._stream)
+        self._close_if_over()
+        self._channel.ready()
+        return True  # the other half may go on
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if not (self._we_ended and self._peer_ended):
+            self._mux.reset(self._stream, ResetCode.CANCELLED)
+        self._channel.pipes.pop(self._stream, None)
+        self._channel.ready()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._credit(0)
+        self._channel.ready()
+
+    # --- the peer's side -------------------------------------------------------------------------
+
+    def data(self, data: bytes) -> None:
+        if self._transport is None or self._channel.paused:
+            self._waiting.append(data)
+            return
+        self._channel.bytes_down += len(data)
+        self._transport.write(data)
+        self._credit(len(data))
+
+    def ended(self) -> None:
+        self._peer_ended = True
+        self._end_if_flushed()
+
+    def credited(self) -> None:
+        self._read_if_there_is_room()
+
+    def go_on(self) -> None:
+        """The socket is there, or a pause is over."""
+        while self._waiting and self._transport is not None and not self._channel.paused:
+            self.data(self._waiting.popleft())
+        self._end_if_flushed()
+        self._read_if_there_is_room()
+
+    def hold(self) -> None:
+        self._read_if_there_is_room()
+
+    def abort(self) -> None:
+        """At once; what was not sent is lost."""
+        self._peer_ended = self._we_ended = True  # nothing is to be told about the stream
+        if self.dial is not None:
+            self.dial.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._channel.pipes.pop(self._stream, None)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _credit(self, size: int) -> None:
+        """`size` more bytes were written; let the peer send as many unless the socket is full."""
+        self._uncredited += size
+        if not self._full and self._uncredited:
+            self._mux.consumed(self._stream, self._uncredited)
+            self._uncredited = 0
+
+    def _read_if_there_is_room(self) -> None:
+        if self._transport is None or self._we_ended:
+            return
+        wanted = not self._channel.paused and self._mux.writable(self._stream) > 0
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _end_if_flushed(self) -> None:
+        if self._peer_ended and not self._waiting and self._transport is not None:
+            if not self._we_ended and self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        over = self._peer_ended and self._we_ended and not self._waiting
+        if over and self._transport is not None:
+            self._transport.close()  # after what is still to be written
+
+
+@dataclass(eq=False)
+class Channel:
+    """A session's mux, and what its streams may reach."""
+
+    mux: Mux
+    ready: Callable[[], None]
+    services: frozenset[str]
+    level: Level
+    paused: bool = False
+    pipes: dict[int, Pipe] = field(default_factory=dict)
+    held: list[Opened] = field(default_factory=list)  # asked for in a pause; bounded by the mux
+    bytes_up: int = 0  # to the peer
+    bytes_down: int = 0
+    faults: int = 0  # frames that were not taken
+
+
+@dataclass(eq=False)
+class FileChannel:
+    """One file for whoever holds the other end of the seal, as often as it is asked for."""
+
+    mux: Mux
+    service: str
+    path: Path
+    done: Callable[[bool], None]
+    paused: bool = False
+    open: dict[int, BinaryIO] = field(default_factory=dict)
+
+    def event(self, event: Event) -> None:
+        stream = event.stream
+        if isinstance(event, Opened):
+            self._opened(event)
+        elif isinstance(event, Credited):
+            self._more(stream)
+        elif isinstance(event, Acknowledged):
+            self._close(stream)
+            self.done(True)
+        elif isinstance(event, Reset):
+            self._close(stream)
+        elif isinstance(event, Data):
+            self.mux.reset(stream, ResetCode.PROTOCOL)  # nothing is read from the peer
+            self._close(stream)
+
+    def close(self) -> None:
+        for stream in list(self.open):
+            self._close(stream)
+
+    def reset(self) -> None:
+        for stream in list(self.open):
+            self.mux.reset(stream)
+            self._close(stream)
+
+    def _opened(self, event: Opened) -> None:
+        if event.service != self.service:
+            self.mux.reset(event.stream, ResetCode.REFUSED)
+            return
+        try:
+            self.open[event.stream] = self.path.open("rb")
+        except OSError:
+            log.exception("a file to be sent cannot be read")
+            self.mux.reset(event.stream, ResetCode.INTERNAL)
+            self.done(False)
+            return
+        self.mux.accept(event.stream)
+        self._more(event.stream)
+
+    def _more(self, stream: int) -> None:
+        # Read in the loop: bundles are small and were just written, so they come from memory.
+        file = self.open.get(stream)
+        while file is not None and (room := min(READ, self.mux.writable(stream))) > 0:
+            data = file.read(room)
+            if not data:
+                self.mux.end(stream)
+                return
+            self.mux.send(stream, data)
+
+    def _close(self, stream: int) -> None:
+        file = self.open.pop(stream, None)
+        if file is not None:
+            file.close()
+
+
+class Streams:
+    """All sessions of one agent. `ready` is called when next_frame may have something."""
+
+    def __init__(self, *, ready: Callable[[], None], services: Services, spawn: Spawn) -> None:
+        self._ready = ready
+        self._services = services
+        self._spawn = spawn
+        self._channels: dict[bytes, Channel] = {}
+        self._files: dict[bytes, FileChannel] = {}
+        self._turns: deque[Channel | FileChannel] = deque()
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def activate(
+        self, session: str, seal: Seal, services: tuple[str, ...], level: Level, *, paused: bool
+    ) -> None:
+        """Take this session's frames from now on."""
+        channel = Channel(Mux(seal), self._ready, frozenset(services), level, paused)
+        self._channels[bytes.fromhex(session)] = channel
+        self._turns.append(channel)
+
+    def deactivate(self, session: str) -> None:
+        """Close every socket of this session now, and forget its keys."""
+        channel = self._channels.pop(bytes.fromhex(session), None)
+        if channel is not None:
+            self._turns.remove(channel)
+            for pipe in list(channel.pipes.values()):
+                pipe.abort()
+
+    def pause(self, session: str) -> None:
+        channel = self._channels.get(bytes.fromhex(session))
+        if channel is not None:
+            channel.paused = True
+            for pipe in channel.pipes.values():
+                pipe.hold()
+
+    def resume(self, session: str) -> None:
+        channel = self._channels.get(bytes.fromhex(session))
+        if channel is not None:
+            channel.paused = False
+            held, channel.held = channel.held, []
+            for opened in held:
+                self._open(channel, opened)
+            for pipe in list(channel.pipes.values()):
+                pipe.go_on()
+            self._ready()
+
+    def moved(self, session: str) -> tuple[int, int]:
+        """Bytes so far: to the peer, from the peer."""
+        channel = self._channels.get(bytes.fromhex(session))
+        return (channel.bytes_up, channel.bytes_down) if channel else (0, 0)
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def serve_file(
+        self, session: bytes, seal: Seal, service: str, path: Path, done: Callable[[bool], None]
+    ) -> None:
+        """Send the file to whoever opens `service` on this session, as often as they do.
+
+        `done(True)` says that the peer has used all of it; `done(False)` that it cannot be read.
+        Called again for a session that is served already, this changes only path and `done`: the
+        books of its streams must last as long as its key, or a nonce could be used twice. For the
+        same reason a key must not outlive the process. Raises TooManyFiles.
+        """
+        known = self._files.get(session)
+        if known is not None:
+            known.path, known.done = path, done
+            return
+        if len(self._files) >= MAX_FILES:
+            raise TooManyFiles(f"{MAX_FILES} files are being served")
+        channel = FileChannel(Mux(seal), service, path, done)
+        self._files[session] = channel
+        self._turns.append(channel)
+
+    def withdraw(self, session: bytes) -> None:
+        """Serve this file no more, and forget its key."""
+        channel = self._files.pop(session, None)
+        if channel is not None:
+            channel.close()
+            self._turns.remove(channel)
+
+    def clinical_state(self, state: ClinicalState) -> None:
+        for channel in self._files.values():
+            channel.paused = state.critical
+        self._ready()
+
+    # --- frames ----------------------------------------------------------------------------------
+
+    def receive(self, frame: bytes) -> None:
+        """A frame came down. What is not of an active session, or not sealed, is dropped."""
+        session = bytes(frame[4:20])
+        channel = self._channels.get(session)
+        served = self._files.get(session)
+        try:
+            if channel is not None:
+                for event in channel.mux.receive(frame):
+                    self._event(channel, event)
+            elif served is not None:
+                for event in served.mux.receive(frame):
+                    served.event(event)
+            else:
+                return
+        except MuxError as error:
+            if channel is not None:
+                channel.faults += 1
+            log.debug("a frame was dropped: %s", error)
+            return
+        self._ready()
+
+    def next_frame(self) -> bytes | None:
+        """The frame that goes out next, or None when there is nothing to send now."""
+        for hold_bulk in (True, False):
+            for _turn in range(len(self._turns)):
+                channel = self._turns[0]
+                self._turns.rotate(-1)
+                if channel.paused:
+                    continue
+                channel.mux.hold_bulk = hold_bulk
+                if (frame := channel.mux.next_frame()) is not None:
+                    return frame
+        return None
+
+    def online(self, online: bool) -> None:
+        """The link came or went. What was on it when it went is lost, and so are the streams."""
+        if online:
+            self._ready()
+            return
+        for channel in self._channels.values():
+            channel.held.clear()
+            for stream in channel.mux.streams:
+                channel.mux.reset(stream)
+            for pipe in list(channel.pipes.values()):
+                pipe.abort()
+        for served in self._files.values():
+            served.reset()
+
+    async def close(self) -> None:
+        """The agent stops."""
+        for session in list(self._channels):
+            self.deactivate(session.hex())
+        for served in list(self._files):
+            self.withdraw(served)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _event(self, channel: Channel, event: Event) -> None:
+        if isinstance(event, Opened):
+            if channel.paused:
+                channel.held.append(event)
+            else:
+                self._open(channel, event)
+            return
+        pipe = channel.pipes.get(event.stream)
+        if pipe is None:
+            channel.held = [held for held in channel.held if held.stream != event.stream]
+            return
+        if isinstance(event, Data):
+            pipe.data(event.data)
+        elif isinstance(event, Credited):
+            pipe.credited()
+        elif isinstance(event, Ended):
+            pipe.ended()
+        elif isinstance(event, Reset):
+            pipe.abort()
+
+    def _open(self, channel: Channel, event: Opened) -> None:
+        port = self._port(channel, event.service)
+        if port is None:
+            channel.mux.reset(event.stream, ResetCode.REFUSED)
+            return
+        pipe = Pipe(channel, event.stream)
+        channel.pipes[event.stream] = pipe
+        pipe.dial = self._spawn(self._dial(channel, event.stream, pipe, port))
+
+    def _port(self, channel: Channel, service: str) -> int | None:
+        """The driver's port for a service that this session was granted, or None."""
+        if service not in channel.services:
+            return None
+        known = self._services().get(service)
+        if known is None or not channel.level.covers(known.level):
+            return None
+        return known.port
+
+    async def _dial(self, channel: Channel, stream: int, pipe: Pipe, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(DIAL_S):
+                await loop.create_connection(lambda: pipe, LOOPBACK, port)
+        except (OSError, TimeoutError):
+            channel.pipes.pop(stream, None)
+            channel.mux.reset(stream, ResetCode.UNREACHABLE)
+            self._ready()
+
+
+def install(agent: "Agent") -> None:
+    """Plug into the agent: frames both ways, and files for jobs. Access activates sessions."""
+    streams = Streams(
+        ready=agent.frames_ready,
+        services=agent.driver.services,
+        spawn=lambda work: agent.spawn(work, name="dial a service"),
+    )
+    agent.provide(streams)
+    agent.on_frame(streams.receive)
+    agent.stream_source(streams.next_frame)
+    agent.on_online(streams.online)
+    agent.on_clinical_state(streams.clinical_state)
+    agent.on_stop(streams.close)
