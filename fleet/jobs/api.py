@@ -19,6 +19,7 @@ from fleet.accounts.permissions import Action, require, restrict
 from fleet.core import clock
 from fleet.core.errors import Invalid
 from fleet.inventory.models import Device
+from fleet.inventory.search import MAX_QUERY, DeviceFilter, find
 from fleet.jobs import selectors, services
 from fleet.jobs.models import Execution, Job
 
@@ -58,13 +59,15 @@ class JobSerializer(serializers.ModelSerializer[Job]):
 
 
 class FilterSerializer(serializers.Serializer[Any]):
-    """All that is given must hold."""
+    """The filters of the device list; all that are given must hold."""
 
-    product_line = serializers.CharField(required=False, max_length=32)
-    site = serializers.CharField(required=False, max_length=64)
-    organisation = serializers.CharField(required=False, max_length=64)
-    state = serializers.ChoiceField(required=False, choices=[s.value for s in ClinicalState])
-    online = serializers.BooleanField(required=False, allow_null=True, default=None)
+    q = serializers.CharField(required=False, allow_blank=True, max_length=MAX_QUERY)
+    product_line = serializers.CharField(required=False, allow_blank=True, max_length=32)
+    site = serializers.CharField(required=False, allow_blank=True, max_length=64)
+    state = serializers.ChoiceField(
+        required=False, allow_blank=True, choices=[state.value for state in ClinicalState]
+    )
+    online = serializers.ChoiceField(required=False, allow_blank=True, choices=["yes", "no"])
 
 
 class NewJobSerializer(serializers.Serializer[Any]):
@@ -108,7 +111,7 @@ class JobList(generics.ListAPIView[Job]):
         return Response(_job_json(request, job.pk), status=status.HTTP_201_CREATED)
 
 
-def _devices(request: Request, data: dict[str, Any]) -> tuple[dict[str, Any], list[Device]]:
+def _devices(request: Request, data: dict[str, Any]) -> tuple[dict[str, str], list[Device]]:
     """The filter as asked, and the devices that it or the list means."""
     allowed = restrict(
         Device.objects.select_related("organisation"), request.user, Action.JOB_CREATE
@@ -116,14 +119,13 @@ def _devices(request: Request, data: dict[str, Any]) -> tuple[dict[str, Any], li
     if ("devices" in data) == ("filter" in data):
         raise Invalid(_("Choose the injectors: send either “devices” or “filter”."))
     if "devices" in data:
-        wanted = set(data["devices"])
-        found = list(allowed.filter(pk__in=wanted))
-        if len(found) != len(wanted):
+        named = set(data["devices"])
+        found = list(allowed.filter(pk__in=named))
+        if len(found) != len(named):
             get_object_or_404(allowed.none())
         return {}, found
-    chosen = {name: value for name, value in data["filter"].items() if value is not None}
-    lookups = {("clinical_state" if name == "state" else name): v for name, v in chosen.items()}
-    return chosen, list(allowed.filter(**lookups)[: services.MAX_DEVICES + 1])
+    wanted = DeviceFilter.read(data["filter"])
+    return wanted.chosen(), list(find(allowed, wanted)[: services.MAX_DEVICES + 1])
 
 
 def _job_json(request: Request, pk: str) -> Any:

@@ -26,6 +26,7 @@ from broker.server import Gate
 from fleet.access.hub import hub
 from fleet.core import ports, readiness
 from fleet.inventory import services as inventory
+from fleet.jobs.receiver import Receiver
 from fleet.mqtt import ticks
 from fleet.mqtt.greeting import greet
 from fleet.mqtt.handlers import HANDLERS
@@ -120,7 +121,8 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
                             running.queue, running.lanes, running.gate.kick, ticks.standard()
                         ),
                         name="ticker",
-                    )
+                    ),
+                    group.create_task(Receiver(hub).run(), name="bundles"),
                 ]
                 if companion is not None:
                     beside.append(group.create_task(_ended(companion(running)), name="beside"))

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from fleet.access import rosters
 from fleet.core import clock
-from fleet.core.errors import PortalError
+from fleet.core.commands import plain_errors
 
 
 class Command(BaseCommand):
@@ -34,14 +34,12 @@ class Command(BaseCommand):
                 _("Cannot read %(file)s: %(why)s.")
                 % {"file": options["file"], "why": error.strerror}
             ) from error
-        try:
-            key = _key(options["trust_key"])
+        key = _key(options["trust_key"])
+        with plain_errors():
             roster, signature = rosters.read(data, trust_key=key, now=now)
             kept, sent = rosters.take_in(
                 roster=roster, signature=signature, actor="portal", now=now
             )
-        except PortalError as error:
-            raise CommandError(error.message) from error
         self.stdout.write(
             _("Roster %(version)s with %(members)s members is in use; sent to %(sent)s devices.")
             % {"version": kept.version, "members": kept.members, "sent": sent}
