@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.wire.catalogue import ClinicalState, ExecutionState, SessionState
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -246,6 +248,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],  # it describes, it shows nothing
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "ENUM_NAME_OVERRIDES": {
+        "ClinicalStateEnum": [(state.value, state.value) for state in ClinicalState],
+        "SessionStateEnum": [(state.value, state.value) for state in SessionState],
+        "ExecutionStateEnum": [(state.value, state.value) for state in ExecutionState],
+    },
 }
 
 LOGGING = {

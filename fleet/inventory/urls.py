@@ -1,4 +1,10 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-api_urlpatterns: list[URLPattern | URLResolver] = []
+from fleet.inventory import api
+
+api_urlpatterns: list[URLPattern | URLResolver] = [
+    path("devices/", api.DeviceList.as_view(), name="devices"),
+    path("devices/<str:device>/", api.DeviceDetail.as_view(), name="device"),
+    path("devices/<str:device>/events/", api.DeviceEvents.as_view(), name="device-events"),
+]
 page_urlpatterns: list[URLPattern | URLResolver] = []
