@@ -1,0 +1,109 @@
+"""Clock, identifiers, ports, files, settings."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from agent.wire import topics
+from agent.wire.messages import Cancel
+from fleet.core import clock, ids, ports
+from fleet.core.files import write_private
+from tests.conftest import Ports
+
+
+def test_times_go_to_the_wire_and_back() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    assert clock.from_ms(clock.to_ms(at)) == at
+    assert clock.from_ms(0) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert clock.from_ms(2**53 - 1).year == 9990  # a claim no calendar holds
+
+
+def test_identifiers_fit_the_wire() -> None:
+    made = {ids.new_device_id() for _ in range(100)}
+    assert len(made) == 100
+    assert all(topics.is_device_id(one) for one in made)
+    assert len(ids.new_hex32()) == 32
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_sent_before_the_commit_or_after_a_rollback(ports: Ports) -> None:
+    from fleet.core import ports as real
+
+    message = Cancel(execution="0" * 32)
+    with transaction.atomic():
+        real.send_down("device-0001", message)
+        real.hint("fleet", {"kind": "test"})
+        assert not ports.sent
+    assert ports.sent == [("device-0001", message)]
+    assert ports.hints == [("fleet", {"kind": "test"})]
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        real.kick("device-0001")
+        _ = 1 / 0
+    assert not ports.kicked
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_broken_pipe_does_not_stop_the_others(ports: Ports) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    ports_module = __import__("fleet.core.ports", fromlist=["ports"])
+    ports_module.set_sender(broken)
+    with transaction.atomic():
+        ports_module.send_down("device-0001", Cancel(execution="0" * 32))
+        ports_module.hint("fleet", {"kind": "test"})
+    assert ports.hints
+
+
+def test_before_a_server_is_there_frames_are_not_taken() -> None:
+    assert ports._drop_frame("device-0001", b"") is False
+
+
+def test_private_files_are_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "key"
+    write_private(path, b"one")
+    write_private(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert [p.name for p in path.parent.iterdir()] == ["key"]
+
+
+def _settings(data: Path, code: str, **environ: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", f"from fleet import settings; {code}"],
+        env={"PATH": os.environ["PATH"], "PATENCY_DATA": str(data), **environ},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def test_the_secret_is_made_once_and_kept(tmp_path: Path) -> None:
+    first = _settings(tmp_path / "data", "print(settings.SECRET_KEY)")
+    assert len(first) >= 48
+    assert _settings(tmp_path / "data", "print(settings.SECRET_KEY)") == first
+    assert (tmp_path / "data" / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_cookies_are_secure_once_every_origin_is(tmp_path: Path) -> None:
+    code = "print(settings.SESSION_COOKIE_SECURE, settings.SECURE_HSTS_SECONDS > 0)"
+    assert _settings(tmp_path, code) == "False False"
+    assert _settings(tmp_path, code, PATENCY_ORIGINS="https://portal.example") == "True True"
+
+
+@pytest.mark.django_db
+def test_the_database_is_set_up_for_one_writer_and_power_cuts() -> None:
+    from fleet import settings
+
+    with connection.cursor() as cursor:
+        assert cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    options = settings.DATABASES["default"]["OPTIONS"]
+    assert options["transaction_mode"] == "IMMEDIATE"  # type: ignore[index]

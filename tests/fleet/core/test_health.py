@@ -1,0 +1,50 @@
+"""Health, measures, schema, and what every answer carries."""
+
+import pytest
+from django.test import Client
+
+from fleet.core import readiness
+
+
+@pytest.mark.django_db
+def test_live_and_ready(client: Client) -> None:
+    assert client.get("/-/live").json() == {"live": True}
+    assert client.get("/-/ready").json() == {"ready": True, "parts": {"database": True}}
+    readiness.register("ingest", lambda: False)
+    try:
+        answer = client.get("/-/ready")
+    finally:
+        readiness.unregister("ingest")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["ingest"] is False
+
+
+def test_metrics_name_nobody(client: Client) -> None:
+    import fleet.mqtt.metrics  # noqa: F401
+
+    text = client.get("/metrics").content.decode()
+    assert "patency_devices_connected" in text
+    assert "patency_ingest_commit_seconds_bucket" in text
+
+
+def test_the_schema_is_whole(client: Client) -> None:
+    answer = client.get("/api/v1/schema/?format=json")
+    assert answer.status_code == 200
+    paths = answer.json()["paths"]
+    assert "/api/v1/devices/{device}/events/" in paths
+    assert answer.json()["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_every_answer_is_guarded(client: Client) -> None:
+    answer = client.get("/-/live")
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer["Content-Security-Policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert "unsafe" not in answer["Content-Security-Policy"]
+    assert policy["frame-ancestors"] == "'none'"
+    assert answer["X-Frame-Options"] == "DENY"
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert answer["Referrer-Policy"] == "same-origin"
+    assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
