@@ -12,6 +12,8 @@ Exit status of every command:
     7  the audit chain does not verify
 
 With `-o json` the answer, or {"error": code, "detail": text}, is one JSON object on stdout.
+
+Commands import what they need when they run: `status` and `approve` are for scripts, and quick.
 """
 
 import asyncio
@@ -20,19 +22,18 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from agent import audit as audit_log
-from agent import control, enrolment, i18n, logs, posix
+from agent import control, i18n, logs, posix
 from agent.drivers import Fault
 from agent.errors import AgentError, ControlError, StateError
 from agent.i18n import _
-from agent.runtime import Agent, Part
-from agent.supervisor import supervise
-from agent.wire.messages import SignedHead
+
+if TYPE_CHECKING:
+    from agent.runtime import Part
 
 BAD_CHAIN = 7
 
@@ -99,7 +100,7 @@ def _fail(error: AgentError, output: str) -> None:
     sys.exit(error.exit_status)
 
 
-def parts() -> list[Part]:
+def parts() -> "list[Part]":
     """The parts of the agent, in the order in which they are installed."""
     from agent import access, jobs, streams
 
@@ -120,6 +121,9 @@ def run(states: tuple[Path, ...]) -> None:
     An injector that is not enrolled yet enrols by itself. Logs go to stderr, one JSON object a
     line; PATENCY_LOG is debug, info, warning or error.
     """
+    from agent.runtime import Agent
+    from agent.supervisor import supervise
+
     logs.set_up()
     if len({state.resolve() for state in states}) != len(states):
         raise click.UsageError("A state directory is named twice.")
@@ -137,6 +141,8 @@ def run(states: tuple[Path, ...]) -> None:
 @_command
 def enrol(state: Path) -> dict[str, Any]:
     """Enrol this injector with its provisioning bundle. `run` does so by itself."""
+    from agent import enrolment
+
     posix.check_private_dir(state)
     with posix.only_process(state / "agent.lock"):
         identity = asyncio.run(enrolment.enrol(state))
@@ -236,6 +242,9 @@ def audit() -> None:
 @_command
 def verify(state: Path, head: Path | None) -> dict[str, Any]:
     """Check every link of the chain, whether or not the agent runs. Status 7 if one is bad."""
+    from agent import audit as audit_log
+    from agent.wire.messages import SignedHead
+
     signed = None
     if head is not None:
         try:

@@ -40,7 +40,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agent import core, drivers, enrolment, i18n, identity, logs, posix
+from agent import core, drivers, i18n, identity, logs, posix
 from agent.audit import AuditLog
 from agent.clock import Clock
 from agent.connection import Connection
@@ -295,6 +295,10 @@ class Agent:
     async def _identify(self) -> Identity:
         """The identity; before enrolment, once it is there (R-CON-2). Raises StateError."""
         known = identity.load(self.state_dir)
+        if known is not None:
+            return known
+        from agent import enrolment  # HTTP is needed once in an injector's life
+
         pause, longest = ENROL_AGAIN_S
         while known is None:
             try:

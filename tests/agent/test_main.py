@@ -1,0 +1,266 @@
+"""`patency-agent` as people and scripts meet it: statuses, JSON, a process that runs and stops."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from agent import audit, control, main
+from agent.clock import Clock
+from agent.errors import NotRunning
+from agent.outbox import Outbox
+from agent.store import Store
+from agent.wire.catalogue import Outcome
+from agent.wire.messages import Hello
+from tests.agent.support import (
+    DEVICE,
+    SERVER_AUDIT_KEY,
+    EnrolmentServer,
+    Portal,
+    enrolled,
+    portal,
+    provision,
+)
+from tests.tls import Authority
+
+AUTHORITY = Authority()
+COMMAND = [sys.executable, "-c", "from agent.main import main; main()"]
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(main.main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@contextlib.contextmanager
+def process(*states: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`patency-agent run`, killed at the end if it did not end before."""
+    named = [part for state in states for part in ("--state", str(state))]
+    with errors.open("wb") as log:
+        started = subprocess.Popen(
+            [*COMMAND, "run", *named], stdout=subprocess.PIPE, stderr=log, env=dict(os.environ)
+        )
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.wait(10)
+        assert started.stdout is not None
+        started.stdout.close()
+
+
+async def ended(started: subprocess.Popen[bytes], timeout_s: float) -> int:
+    return await asyncio.to_thread(started.wait, timeout_s)
+
+
+async def hellos(served: Portal, count: int) -> None:
+    await served.until(lambda: len(served.of(Hello)) >= count, 30)
+
+
+# --- the process ---------------------------------------------------------------------------------
+
+
+async def test_the_running_agent_listens_on_no_network_socket(tmp_path: Path) -> None:
+    """R-CON-3: outbound only; what listens is the Unix socket in the state directory."""
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        with process(state, errors=tmp_path / "log") as started:
+            await hellos(served, 1)
+            found = psutil.Process(started.pid).net_connections(kind="inet")
+            assert [(c.status, c.raddr.port) for c in found] == [("ESTABLISHED", served.gate.port)]
+
+
+async def test_run_prints_nothing_logs_to_stderr_and_stops_within_two_seconds(
+    tmp_path: Path,
+) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            seen = len(served.of(Hello))
+            with process(state, errors=tmp_path / "log") as started:
+                await hellos(served, seen + 1)
+                began = time.monotonic()
+                started.send_signal(number)
+                assert await ended(started, 5) == 0
+                assert time.monotonic() - began < 2
+                assert started.stdout is not None
+                assert started.stdout.read() == b""
+            lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+            assert any(line["message"].startswith("connection: online") for line in lines)
+            assert {line["agent"] for line in lines} == {"state"}
+    assert audit.verify(state / "agent.db").good
+
+
+async def test_kill_9_and_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    """THREATS, faults: kill -9 the agent; back within 10 s, nothing lost or repeated."""
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        for round in range(3):
+            with process(state, errors=tmp_path / "log") as started:
+                began = time.monotonic()
+                await hellos(served, round + 1)
+                assert time.monotonic() - began < 10
+                await asyncio.sleep(0.05 * round)
+                started.kill()
+                await ended(started, 5)
+                await served.until(lambda n=round: len(served.disconnects) > n)
+        numbers = [message.seq for message in served.decided]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len({message.outbox for message in served.decided}) == 1
+
+
+async def test_one_agent_that_cannot_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        good = enrolled(tmp_path / "good", AUTHORITY, served.gate.port)
+        bad = enrolled(tmp_path / "bad", AUTHORITY, served.gate.port, device="device-0002")
+        (bad / "provision.json").write_text("{")
+        with process(bad, good, errors=tmp_path / "log") as started:
+            await hellos(served, 1)
+            await asyncio.sleep(0.3)
+            assert started.poll() is None
+            shown = await asyncio.to_thread(control.call, good, "status")
+            assert shown["device"] == DEVICE
+            # Put right, it starts without a word from anybody.
+            provision(bad, AUTHORITY)
+            await served.until(lambda: len(served.gate.connections) == 2, 20)
+            started.send_signal(signal.SIGTERM)
+            assert await ended(started, 5) == 0
+
+
+def test_one_state_directory_that_cannot_be_worked_on_ends_the_process(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "run", "--state", str(tmp_path / "none")], capture_output=True, timeout=30
+    )
+    assert ended.returncode == 2
+    assert b"driver.json" in ended.stderr
+    assert ended.stdout == b""
+
+
+def test_a_state_directory_named_twice_is_a_mistake(tmp_path: Path) -> None:
+    status, output = invoke("run", "--state", tmp_path, "--state", f"{tmp_path}/.")
+    assert status == 2
+    assert "twice" in output
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+async def test_status_simulate_and_enrol_against_a_process(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        server = EnrolmentServer(AUTHORITY, access_port=served.gate.port)
+        state = tmp_path / "state"
+        async with server.serving():
+            provision(state, AUTHORITY, port=server.port)
+            status, output = await asyncio.to_thread(
+                invoke, "enrol", "--state", state, "-o", "json"
+            )
+            assert status == 0, output
+            assert json.loads(output)["device"] == DEVICE
+        with process(state, errors=tmp_path / "log"):
+            await hellos(served, 1)
+            status, output = await asyncio.to_thread(
+                invoke, "status", "--state", state, "-o", "json"
+            )
+            shown = json.loads(output)
+            assert status == 0
+            assert shown["online"] is True
+            assert {"connection", "access_server", "state", "outbox_depth"} <= set(shown)
+            assert shown["certificate_expires_at"].endswith("+00:00")
+            status, output = await asyncio.to_thread(invoke, "status", "--state", state)
+            assert f"device                  {DEVICE}\n" in output
+            status, output = await asyncio.to_thread(
+                invoke, "simulate", "--state", state, "--fault", "idle", "-o", "json"
+            )
+            assert (status, json.loads(output)) == (0, {"state": "idle"})
+            status, output = await asyncio.to_thread(
+                invoke, "enrol", "--state", state, "-o", "json"
+            )
+            assert (status, json.loads(output)["error"]) == (2, "already_running")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["approve", "--pin", "1234"],
+        ["refuse", "--pin", "1234", "--session", "ab" * 16],
+        ["stop"],
+        ["simulate", "--fault", "stall"],
+        ["pin", "--approver", "1", "--pin", "1234"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_an_agent_the_remedy_is_told(tmp_path: Path, arguments: list[str]) -> None:
+    status, output = invoke(*arguments, "--state", tmp_path, "-o", "json")
+    answer = json.loads(output)
+    assert (status, answer["error"]) == (NotRunning.exit_status, "not_running")
+    assert "patency-agent run" in answer["detail"]
+    status, output = invoke(*arguments, "--state", tmp_path)
+    assert status == 3
+    assert "patency-agent run" in output
+
+
+async def chain(folder: Path, entries: int) -> audit.AuditLog:
+    store = Store(folder / "agent.db")
+    outbox = Outbox(store, Clock())
+    await outbox.open()
+    log = audit.AuditLog(store, outbox, Clock(), device=DEVICE, key=SERVER_AUDIT_KEY)
+    await log.open()
+    for _each in range(entries):
+        await log.record("test:entry", actor="agent", outcome=Outcome.ALLOWED)
+    await store.close()
+    return log
+
+
+async def test_audit_verify(tmp_path: Path) -> None:
+    """R-ACC-10: verifiable at the injector by command, whether or not the agent runs."""
+    log = await chain(tmp_path, 3)
+    status, output = invoke("audit", "verify", "--state", tmp_path, "-o", "json")
+    assert log.head is not None
+    assert (status, json.loads(output)) == (
+        0,
+        {"good": True, "entries": 3, "head": log.head.hash},
+    )
+    head = tmp_path / "head.json"
+    import msgspec
+
+    head.write_bytes(msgspec.json.encode(log.head))
+    store = Store(tmp_path / "agent.db")
+    await store.write(lambda db: db.execute("DELETE FROM audit WHERE idx = 2"))
+    await store.close()
+    assert invoke("audit", "verify", "--state", tmp_path)[0] == 0
+    status, output = invoke("audit", "verify", "--state", tmp_path, "--head", head, "-o", "json")
+    assert (status, json.loads(output)["error"]) == (7, "bad_chain")
+    assert "entry 2" in output
+    head.write_text("{}")
+    assert invoke("audit", "verify", "--state", tmp_path, "--head", head)[0] == 2
+    assert invoke("audit", "verify", "--state", tmp_path / "none")[0] == 2
+
+
+async def test_an_enrolment_that_fails_has_its_own_statuses(tmp_path: Path, free_port: int) -> None:
+    async def enrol() -> tuple[int, Any]:
+        status, output = await asyncio.to_thread(
+            invoke, "enrol", "--state", tmp_path / "state", "-o", "json"
+        )
+        return status, json.loads(output)["error"]
+
+    assert await enrol() == (2, "state")
+    provision(tmp_path / "state", AUTHORITY, port=free_port)
+    assert await enrol() == (4, "network")
+    refusing = EnrolmentServer(AUTHORITY, port=free_port, answer=lambda claim: (403, b"{}"))
+    async with refusing.serving():
+        assert await enrol() == (6, "enrolment_refused")
