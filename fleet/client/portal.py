@@ -2,8 +2,8 @@
 
 import base64
 import ipaddress
-import locale
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def language() -> str:
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(name)
         if value:
-            code = (locale.normalize(value).split(".")[0]).replace("_", "-")
+            code = re.split(r"[.@]", value)[0].replace("_", "-")
             return "en" if code in ("C", "POSIX") else f"{code}, {code.split('-')[0]};q=0.8"
     return "en"
 

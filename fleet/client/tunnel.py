@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import random
 import signal
+import socket
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -140,13 +142,13 @@ class Forward:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One local connection. What goes wrong with it ends it, and nothing else."""
         stream: Stream | None = None
+        whole = False
         try:
             stream = await self._carrier.open(self._service, bulk=self._bulk)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_up(reader, stream))
                 group.create_task(_down(stream, writer))
-            stream.release()
-            writer.close()
+            whole = True
         except* StreamReset as resets:
             self._say(f"{self._service}: {words.reset(first(resets).code)}")
         except* ClientError as errors:
@@ -154,10 +156,22 @@ class Forward:
         except* OSError:
             pass  # the local program went away; the injector is told below
         finally:
-            if stream is not None and not writer.is_closing():
-                stream.reset()
-            if not writer.is_closing():
-                writer.transport.abort()
+            if whole and stream is not None:
+                stream.release()
+                writer.close()
+            else:
+                if stream is not None:
+                    stream.reset()
+                _abort(writer)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Close with a TCP reset: the local program must not take what is cut off for the end."""
+    with contextlib.suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+    writer.transport.abort()
 
 
 async def _up(reader: asyncio.StreamReader, stream: Stream) -> None:

@@ -61,6 +61,7 @@ class Held:
     sockets: list[Any] = field(default_factory=list)
     local: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
     room: dict[int, asyncio.Event] = field(default_factory=dict)
+    owners: dict[int, Any] = field(default_factory=dict)  # whose websocket a stream is
     carried: list[bytes] = field(default_factory=list)  # frames that the portal saw
 
 
@@ -106,9 +107,19 @@ class TestPortal:
                 time.sleep(0.01)
             yield self
         finally:
+            self.call(self._stop)
             server.should_exit = True
             thread.join(10)
+            assert not thread.is_alive()
             listener.close()
+
+    def _stop(self) -> None:
+        for held in self.sessions.values():
+            self.drop_websockets(held)
+            for writer in held.local.values():
+                writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
 
     def call(self, function: Any, *arguments: Any) -> None:
         """Run on the server's loop, from the test's thread."""
@@ -287,29 +298,38 @@ class TestPortal:
             code = 4401 if not known else 4409 if held else 4404
             await send({"type": "websocket.close", "code": code})
             return
-        wake: asyncio.Queue[bool | None] = asyncio.Queue()
+        wake: asyncio.Queue[bytes | None] = asyncio.Queue()  # bounded by the mux's credit
         held.sockets.append(wake)
-        sender = asyncio.create_task(self._send(held, wake, send))
+        sender = asyncio.create_task(self._send(wake, send))
         try:
             while (message := await receive())["type"] == "websocket.receive":
                 held.carried.append(message["bytes"])
+                held.owners[parse(message["bytes"]).stream] = wake
                 for event in held.mux.receive(message["bytes"]):
                     self._on_event(held, event)
-                wake.put_nowait(True)
+                self._kick(held)
         finally:
             held.sockets.remove(wake)
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, held: Held, wake: "asyncio.Queue[bool | None]", send: Any) -> None:
+    async def _send(self, frames: "asyncio.Queue[bytes | None]", send: Any) -> None:
+        while (frame := await frames.get()) is not None:
+            await send({"type": "websocket.send", "bytes": frame})
+        await send({"type": "websocket.close", "code": 4409})
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _used(self, held: Held, event: Data, writer: asyncio.StreamWriter) -> None:
+        """Bytes count as used once the local service's socket took them."""
         assert held.mux is not None
-        while True:
-            while (frame := held.mux.next_frame()) is not None:
-                held.carried.append(frame)
-                await send({"type": "websocket.send", "bytes": frame})
-            if await wake.get() is None:
-                await send({"type": "websocket.close", "code": 4409})
-                return
+        with contextlib.suppress(OSError):
+            await writer.drain()
+            held.mux.consumed(event.stream, len(event.data))
+            self._kick(held)
 
     def _on_event(self, held: Held, event: Any) -> None:
         assert held.mux is not None
@@ -318,14 +338,13 @@ class TestPortal:
         match event:
             case Opened():
                 if event.service in self.services:
-                    task = asyncio.ensure_future(self._dial(held, event))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._start(self._dial(held, event))
                 else:
                     held.mux.reset(event.stream, ResetCode.REFUSED)
             case Data():
-                held.local[event.stream].write(event.data)
-                held.mux.consumed(event.stream, len(event.data))
+                writer = held.local[event.stream]
+                writer.write(event.data)
+                self._start(self._used(held, event, writer))
             case Ended():
                 held.local[event.stream].write_eof()
             case Reset():
@@ -368,8 +387,12 @@ class TestPortal:
 
     @staticmethod
     def _kick(held: Held) -> None:
-        for queue in held.sockets:
-            queue.put_nowait(True)
+        """Send what may be sent, each frame to the websocket whose stream it is."""
+        assert held.mux is not None
+        while held.sockets and (frame := held.mux.next_frame()) is not None:
+            held.carried.append(frame)
+            owner = held.owners.get(parse(frame).stream)
+            (owner if owner in held.sockets else held.sockets[-1]).put_nowait(frame)
 
     def drop_websockets(self, held: Held) -> None:
         """The link breaks, with nobody's leave; the session goes on."""
