@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from agent.wire.topics import is_device_id
 from fleet.client.errors import ClientError, Exit, NotAllowed, NotFound, Unreachable
 from fleet.client.profile import Profile
 
@@ -103,13 +104,9 @@ class Portal:
 
     def device(self, target: str) -> JSON:
         """The one device with this serial number or device id. Raises NotFound, ClientError."""
-        found = [
-            it
-            for it in self._pages("devices/", {"q": target})
-            if target in (it.get("serial"), it.get("device"))
-        ]
+        found = [it for it in self._pages("devices/", {"q": target}) if it["serial"] == target]
         if not found:
-            raise NotFound(f"There is no injector {target!r}, or not for you. See: patency devices")
+            return self._device_by_id(target)
         if len(found) > 1:
             lines = ", ".join(f"{it['device']} ({it['product_line']})" for it in found)
             raise ClientError(
@@ -119,14 +116,24 @@ class Portal:
             )
         return found[0]
 
+    def _device_by_id(self, target: str) -> JSON:
+        unknown = NotFound(f"There is no injector {target!r}, or not for you. See: patency devices")
+        if not is_device_id(target):
+            raise unknown
+        try:
+            return self._object("GET", f"devices/{target}/")
+        except ClientError as error:
+            raise unknown if error.exit is Exit.NOT_FOUND else error from None
+
     def request_access(self, body: JSON) -> JSON:
         return self._object("POST", "access/sessions/", json=body)
 
     def session(self, session: str) -> JSON:
         return self._object("GET", f"access/sessions/{session}/")
 
-    def sessions(self) -> list[JSON]:
-        return list(self._pages("access/sessions/", {}))
+    def sessions(self) -> Iterator[JSON]:
+        """Newest first, fetched as they are asked for."""
+        return self._pages("access/sessions/", {})
 
     def answer(self, session: str, client_key: bytes, signature: bytes) -> JSON:
         body = {

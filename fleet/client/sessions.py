@@ -141,7 +141,7 @@ def _asked(mine: Profile, terms: dict[str, Any], device: JSON) -> Asked:
         services=list(dict.fromkeys(terms["services"])),
         reason=RequestReason(terms["reason"]).value,
         ticket=terms["ticket"],
-        note=terms["note"],
+        note=terms["note"].strip(),  # as the portal does
         life_s=terms["life_s"],
     )
 

@@ -160,12 +160,14 @@ class TestPortal:
         if path == "me/":
             return 200, {"username": "noor", "name": "Noor", "role": "specialist"}
         if path == "devices/":
-            found = [it for it in DEVICES if query.get("q", "") in it["serial"] + it["device"]]
+            found = [it for it in DEVICES if query.get("q", "") in it["serial"]]
             page = int(query["page"])  # pages of one, so that paging is met
             return 200, {
                 "results": found[page - 1 : page],
                 "next": "http://elsewhere.example/" if page < len(found) else None,
             }
+        if path == f"devices/{DEVICE}/":
+            return 200, DEVICES[0]
         if path == "access/sessions/":
             if method == "POST":
                 return self._request(body)

@@ -57,6 +57,10 @@ def test_a_request_gives_session_state_and_the_code_of_the_challenge(
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_an_injector_may_be_named_by_its_device_id(portal: TestPortal, command: Command) -> None:
+    assert command.json("request", DEVICE, *REQUEST[2:])["state"] == "challenged"
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_slow_injector_gives_no_code_yet(portal: TestPortal, command: Command) -> None:
     portal.slow_s = 60
