@@ -7,7 +7,7 @@ Binary messages both ways, one frame each. Closed with
     4400  what came is no frame of ours        4408  frames wait and are not taken
     4401  not signed in                        4409  the session is not active, or not any more
     4403  not your session, or another origin  4429  too many connections to this session
-    4404  there is no such session for you
+    4404  there is no such session for you    1013  the database is away: try again
 
 While it is open, the right to it is asked again every `RECHECK_S`, and bytes are counted in the
 session's row; an end known to this process closes it at once.
@@ -24,6 +24,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import DatabaseError
 from django.db.models import F
 from django.http import HttpRequest
 
@@ -41,8 +42,11 @@ from fleet.core.asgi import Receive, Scope, Send, refuse_websocket
 from fleet.core.threads import in_thread
 
 RECHECK_S = 1.0
+BELIEVED_S = 30.0  # how long an answer holds while the database gives no other
 FULL_S = 15.0  # for a full device connection to take a frame
 _PAUSES_S = (0.0, 0.0, 0.0, 0.001, 0.002, 0.005, 0.01)  # then the last one again and again
+GONE = 1000  # the client closed by itself: nothing to say
+TRY_LATER = 1013
 _PATH = re.compile(r"/ws/stream/([0-9a-f]{32})")
 _BYTES = bytes
 
@@ -82,6 +86,10 @@ async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
     except (DoorClosedError, FrameRefusedError) as refusal:
         await refuse_websocket(receive, send, refusal.code)
         return
+    except DatabaseError:
+        log.exception("cannot ask who may use a stream")
+        await refuse_websocket(receive, send, TRY_LATER)
+        return
     try:
         message = await receive()
         if message["type"] == "websocket.connect":
@@ -112,9 +120,6 @@ async def _to_client(client: Client, send: Send) -> None:
         await send({"type": "websocket.send", "bytes": frame})
     if client.close_code != GONE:
         await send({"type": "websocket.close", "code": client.close_code})
-
-
-GONE = 1000  # the client closed by itself: nothing to say
 
 
 async def _to_device(channel: Channel, client: Client, receive: Receive) -> None:
@@ -151,7 +156,10 @@ async def _when_there_is_room(channel: Channel, client: Client, frame: bytes) ->
 
 
 async def _recheck(channel: Channel, client: Client, shown: Pass) -> None:
-    session = channel.session.hex()
+    """Until the right to the stream is gone. While the database gives no answer the last one holds,
+    but not for long."""
+    session, loop = channel.session.hex(), asyncio.get_running_loop()
+    allowed_at = loop.time()
     while True:
         await asyncio.sleep(RECHECK_S)
         try:
@@ -159,7 +167,14 @@ async def _recheck(channel: Channel, client: Client, shown: Pass) -> None:
         except DoorClosedError as refusal:
             client.close(refusal.code)
             return
-        await _count(channel)
+        except DatabaseError:
+            log.warning("session %s: cannot ask whether it may go on", session)
+            if loop.time() - allowed_at > BELIEVED_S:
+                client.close(TRY_LATER)
+                return
+        else:
+            allowed_at = loop.time()
+            await _count(channel)
 
 
 async def _count(channel: Channel) -> None:
@@ -168,7 +183,11 @@ async def _count(channel: Channel) -> None:
         return
     channel.bytes_up = channel.bytes_down = 0
     rows = Session.objects.filter(pk=channel.session.hex())
-    await in_thread(rows.update, bytes_up=F("bytes_up") + up, bytes_down=F("bytes_down") + down)
+    try:
+        await in_thread(rows.update, bytes_up=F("bytes_up") + up, bytes_down=F("bytes_down") + down)
+    except DatabaseError:
+        channel.bytes_up += up
+        channel.bytes_down += down
 
 
 # --- the door -----------------------------------------------------------------------------------
