@@ -34,6 +34,7 @@ def jobs_for(user: User | AnonymousUser) -> QuerySet[Job]:
                 "executions", filter=mine & Q(executions__state=ExecutionState.SUCCEEDED.value)
             ),
         )
+        .order_by("-created_at", "pk")  # grouping drops the model's own order
     )
 
 

@@ -1,0 +1,68 @@
+"""The URL table, walked: every route with its placeholders, and what each one is.
+
+A new route fails tests/fleet/test_stranger.py until it stands here.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from django.urls import URLPattern, URLResolver, get_resolver
+
+
+class Kind(StrEnum):
+    PUBLIC = "public"  # for anybody, and shows nothing of anybody
+    PERSONAL = "personal"  # about the signed-in person alone
+    LIST = "list"  # rows by the reader's scope
+    OBJECT = "object"  # one thing: a stranger gets what a wrong id gets
+    ROLE = "role"  # the whole page is for some roles only
+
+
+# route -> (kind, the placeholders' objects: see `World.ids` in test_stranger)
+ROUTES: dict[str, tuple[Kind, dict[str, str]]] = {
+    "-/live": (Kind.PUBLIC, {}),
+    "-/ready": (Kind.PUBLIC, {}),
+    "metrics": (Kind.PUBLIC, {}),
+    "enrol/v1": (Kind.PUBLIC, {}),
+    "api/v1/schema/": (Kind.PUBLIC, {}),
+    "api/v1/me/": (Kind.PERSONAL, {}),
+    "api/v1/devices/": (Kind.LIST, {}),
+    "api/v1/devices/<str:device>/": (Kind.OBJECT, {"device": "device"}),
+    "api/v1/devices/<str:device>/events/": (Kind.OBJECT, {"device": "device"}),
+    "api/v1/access/sessions/": (Kind.LIST, {}),
+    "api/v1/access/sessions/<str:pk>/": (Kind.OBJECT, {"pk": "session"}),
+    "api/v1/access/sessions/<str:pk>/answer/": (Kind.OBJECT, {"pk": "session"}),
+    "api/v1/access/sessions/<str:pk>/end/": (Kind.OBJECT, {"pk": "session"}),
+    "api/v1/access/sessions/<str:pk>/audit/": (Kind.OBJECT, {"pk": "session"}),
+    "api/v1/access/sessions/<str:pk>/report/": (Kind.OBJECT, {"pk": "session"}),
+    "api/v1/jobs/": (Kind.LIST, {}),
+    "api/v1/jobs/<str:pk>/": (Kind.OBJECT, {"pk": "job"}),
+    "api/v1/executions/<str:pk>/": (Kind.OBJECT, {"pk": "execution"}),
+    "api/v1/executions/<str:pk>/cancel/": (Kind.OBJECT, {"pk": "execution"}),
+    "api/v1/executions/<str:pk>/bundle/": (Kind.OBJECT, {"pk": "execution"}),
+}
+
+
+def walk() -> Iterator[str]:
+    """Every route of the URL table, as text."""
+    yield from _walk(get_resolver().url_patterns, "")
+
+
+def _walk(patterns: list[URLPattern | URLResolver], prefix: str) -> Iterator[str]:
+    for entry in patterns:
+        route = prefix + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from _walk(entry.url_patterns, route)
+        else:
+            yield route
+
+
+def fill(route: str, ids: dict[str, str]) -> str:
+    """The path of a route with its placeholders filled."""
+    path = route
+    for name, value in ids.items():
+        for converter in ("str", "slug", "int", "uuid", "path"):
+            path = path.replace(f"<{converter}:{name}>", value)
+        path = path.replace(f"<{name}>", value)
+    if "<" in path:
+        raise AssertionError(f"{route} has a placeholder that tests/fleet/routes.py does not fill")
+    return "/" + path
