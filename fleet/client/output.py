@@ -13,8 +13,8 @@ FORMATS = ("table", "json", "csv")
 
 
 def note(text: str) -> None:
-    """A line for a person, beside the output."""
-    click.echo(text, err=True)
+    """A line for a person, beside the output; the network's words cannot move the cursor."""
+    click.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
 
 
 def data(value: Any) -> None:

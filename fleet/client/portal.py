@@ -10,7 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
+from agent.wire.catalogue import SessionState
+from agent.wire.messages import Hex32
 from agent.wire.topics import is_device_id
 from fleet.client.errors import ClientError, Exit, NotAllowed, NotFound, Unreachable
 from fleet.client.profile import Profile
@@ -52,6 +55,21 @@ def check_url(url: str) -> str:
             Exit.USAGE,
         )
     return url.rstrip("/")
+
+
+class _Shown(msgspec.Struct):
+    """What is read of a session; anything else may be there as well."""
+
+    session: Hex32
+    device: str
+    serial: str
+    specialist: str
+    state: SessionState
+    state_reason: str | None
+    challenge: str | None
+    challenge_signature: str | None
+    certificates: list[str]
+    request: str
 
 
 class Portal:
@@ -126,24 +144,38 @@ class Portal:
             raise unknown if error.exit is Exit.NOT_FOUND else error from None
 
     def request_access(self, body: JSON) -> JSON:
-        return self._object("POST", "access/sessions/", json=body)
+        return self._session("POST", "access/sessions/", json=body)
 
     def session(self, session: str) -> JSON:
-        return self._object("GET", f"access/sessions/{session}/")
+        return self._session("GET", f"access/sessions/{session}/")
 
     def sessions(self) -> Iterator[JSON]:
         """Newest first, fetched as they are asked for."""
-        return self._pages("access/sessions/", {})
+        return map(self._checked, self._pages("access/sessions/", {}))
 
     def answer(self, session: str, client_key: bytes, signature: bytes) -> JSON:
         body = {
             "client_key": base64.b64encode(client_key).decode(),
             "signature": base64.b64encode(signature).decode(),
         }
-        return self._object("POST", f"access/sessions/{session}/answer/", json=body)
+        return self._session("POST", f"access/sessions/{session}/answer/", json=body)
 
     def end(self, session: str) -> JSON:
-        return self._object("POST", f"access/sessions/{session}/end/")
+        return self._session("POST", f"access/sessions/{session}/end/")
+
+    def _session(self, method: str, path: str, **options: Any) -> JSON:
+        return self._checked(self._object(method, path, **options))
+
+    def _checked(self, shown: JSON) -> JSON:
+        """A session that has every field this command reads, and a state that it knows."""
+        try:
+            msgspec.convert(shown, _Shown)
+        except msgspec.ValidationError as error:
+            raise Unreachable(
+                f"{self.url} shows a session that this command cannot read ({error}). "
+                "Check the address; a newer patency may be needed."
+            ) from None
+        return shown
 
     def audit(self, session: str) -> JSON:
         return self._object("GET", f"access/sessions/{session}/audit/")

@@ -9,9 +9,14 @@ import pytest
 
 from fleet.client.errors import ClientError
 from fleet.client.portal import check_url, language
-from tests.client.conftest import Command
+from tests.client.conftest import REQUEST, Command
 from tests.client.portal import TOKEN, TestPortal
 
+SESSION = {
+    "session": "5e" * 16, "device": "dev_Alpha-01", "serial": "S-1001", "specialist": "noor",
+    "state": "requested", "state_reason": None, "challenge": None, "challenge_signature": None,
+    "certificates": [], "request": "e30=",
+}  # fmt: skip
 COLUMNS = [
     "serial", "device", "product_line", "organisation", "site", "online", "state",
     "software_version", "last_seen_at",
@@ -90,6 +95,27 @@ def test_a_portal_that_is_away_or_is_none(portal: TestPortal, command: Command) 
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
     profile.write_text(json.dumps({**stored, "url": nowhere}))
     assert "cannot be reached" in command("devices", expect=5).stderr.decode()
+
+
+def test_a_session_that_makes_no_sense_is_no_session(
+    portal: TestPortal, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for nonsense in ({}, {"state": "root"}, {"session": "../../profile"}, {"certificates": None}):
+        shown = {} if not nonsense else {**SESSION, **nonsense}
+        monkeypatch.setattr(portal, "_request", lambda body, shown=shown: (201, shown))
+        done = command(*REQUEST, expect=5)
+        assert "cannot read" in done.stderr.decode()
+    assert not (command.folder / "sessions").exists()
+
+
+def test_the_portals_words_cannot_move_the_cursor(
+    portal: TestPortal, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = (400, {"error": "invalid", "detail": "\x1b[2Jcleared\rgone\u202e"})
+    monkeypatch.setattr(portal, "_request", lambda body: answer)
+    said = command(*REQUEST, expect=1).stderr.decode()
+    assert "cleared" in said
+    assert not set(said) & {"\x1b", "\r", "\u202e"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 5}', "not json"])
