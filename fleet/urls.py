@@ -10,10 +10,12 @@ from fleet.enrolment.views import enrol
 from fleet.inventory.urls import api_urlpatterns as inventory_api
 from fleet.jobs.urls import api_urlpatterns as jobs_api
 from fleet.pages.urls import page_urlpatterns
+from fleet.telemetry.urls import api_urlpatterns as telemetry_api
 
 api = [
     *accounts_api,
     *inventory_api,
+    *telemetry_api,
     *access_api,
     *jobs_api,
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

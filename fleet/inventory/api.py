@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.db.models import QuerySet
-from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
@@ -14,13 +13,11 @@ from drf_spectacular.utils import (
 )
 from rest_framework import generics, serializers
 
-from agent.wire.catalogue import ClinicalState, EventPhase, EventPriority, ProductLineCode
+from agent.wire.catalogue import ClinicalState, ProductLineCode
 from fleet.accounts.permissions import Action, require, restrict
 from fleet.core.errors import Invalid
 from fleet.inventory.models import Device
 from fleet.inventory.search import DeviceFilter, find
-from fleet.telemetry import selectors as telemetry
-from fleet.telemetry.models import Event
 
 _YES_NO = {"true": "yes", "1": "yes", "yes": "yes", "false": "no", "0": "no", "no": "no"}
 _STATES = [state.value for state in ClinicalState]
@@ -59,20 +56,6 @@ class DeviceDetailSerializer(DeviceSerializer):
             *DeviceSerializer.Meta.fields, "agent_version", "online_since", "access_server",
             "services", "roster_version", "outbox_depth", "remote_enabled",
         ]  # fmt: skip
-
-
-class EventSerializer(serializers.ModelSerializer[Event]):
-    device = serializers.CharField(source="device_id")
-    priority = serializers.ChoiceField(choices=[each.value for each in EventPriority])
-    phase = serializers.ChoiceField(choices=[each.value for each in EventPhase])
-    syringe = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Event
-        fields = ["device", "code", "priority", "phase", "syringe", "value", "at", "received_at"]
-
-    def get_syringe(self, event: Event) -> str | None:
-        return event.syringe or None
 
 
 def visible(user: Any) -> QuerySet[Device]:
@@ -123,13 +106,3 @@ class DeviceDetail(generics.RetrieveAPIView[Device]):
 
     def get_queryset(self) -> QuerySet[Device]:
         return visible(self.request.user)
-
-
-@extend_schema_view(get=extend_schema(summary="Events of a device, newest first"))
-class DeviceEvents(generics.ListAPIView[Event]):
-    serializer_class = EventSerializer
-
-    def get_queryset(self) -> QuerySet[Event]:
-        user = require(self.request.user, Action.EVENT_VIEW)
-        device = get_object_or_404(visible(user), pk=self.kwargs["device"])
-        return telemetry.events(user, device)

@@ -5,6 +5,5 @@ from fleet.inventory import api
 api_urlpatterns: list[URLPattern | URLResolver] = [
     path("devices/", api.DeviceList.as_view(), name="devices"),
     path("devices/<str:device>/", api.DeviceDetail.as_view(), name="device"),
-    path("devices/<str:device>/events/", api.DeviceEvents.as_view(), name="device-events"),
 ]
 page_urlpatterns: list[URLPattern | URLResolver] = []
