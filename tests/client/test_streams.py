@@ -274,3 +274,20 @@ def test_a_shell_says_why_it_ended(portal: TestPortal, command: Command, session
     with command.started("shell", session) as process:
         assert process.wait(10) == 3
         assert "does not cover" in process.stderr.read().decode()
+
+
+@pytest.mark.usefixtures("echo")
+def test_frames_made_up_by_the_portal_change_nothing(
+    portal: TestPortal, command: Command, session: str
+) -> None:
+    """R-ACC-5: what the injector did not seal is as if it had not come, also on a live stream."""
+    held = portal.sessions[session]
+    with command.forwarding("web") as (_, port), dial(port) as connection:
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+        real = next(frame for frame in held.carried if parse(frame).type.name == "DATA")
+        bent = real[:-1] + bytes([real[-1] ^ 1])
+        for frame in (b"", b"no frame", bytes(100), real, bent, real[:40] + bytes(16)):
+            portal.call(held.sockets[-1].put_nowait, frame)
+        connection.sendall(b"y")
+        assert connection.recv(1) == b"y"
