@@ -308,7 +308,7 @@ class RefusalReason(StrEnum):
     CHAIN_BROKEN = "chain_broken"
     UNKNOWN_REFERENCE = "unknown_reference"
     ILLEGAL_TRANSITION = "illegal_transition"
-    INTERNAL = "internal"  # a fault of the portal's, logged there; the outbox must flow all the same
+    INTERNAL = "internal"  # a fault of the portal's, logged there; the outbox must flow anyway
 
 
 class Outcome(StrEnum):
