@@ -71,12 +71,11 @@ def request(
     )
     try:
         with transaction.atomic():
-            _refuse_a_second(actor, device)
             session.save(force_insert=True)
             record(session, actor=actor.username, action="session:request", now=now)
             ports.send_down(device.pk, message)
             tell(session)
-    except IntegrityError:  # two at the same moment, on a database that lets them
+    except IntegrityError:  # looking first would cost everybody a query, and not be certain
         _refuse_a_second(actor, device)
         raise
     return session

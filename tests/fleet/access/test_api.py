@@ -226,7 +226,7 @@ def test_asking_over_the_api_costs_few_queries(
 ) -> None:
     """p99 of request to wire is 10 ms with the fsync: sign-in, device, and one transaction."""
     asker.get(SESSIONS)  # the token's use is noted once a minute
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(11):
         assert ask(asker).status_code == 201
 
 
