@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from agent.wire.catalogue import Level, RequestReason, SessionState
 from fleet.access import selectors, services
+from fleet.access.asking import MAX_SERVICES
 from fleet.access.models import Session
 from fleet.accounts.permissions import Action, require, restrict
 from fleet.core import clock
@@ -68,7 +69,7 @@ class RequestSerializer(serializers.Serializer[Any]):
     serial = serializers.CharField(required=False, max_length=32)
     level = serializers.ChoiceField(choices=[level.value for level in Level])
     services = serializers.ListField(
-        child=serializers.CharField(max_length=32), max_length=services.MAX_SERVICES
+        child=serializers.CharField(max_length=32), max_length=MAX_SERVICES
     )
     reason = serializers.ChoiceField(choices=[reason.value for reason in RequestReason])
     ticket = serializers.CharField(required=False, allow_null=True, allow_blank=True)

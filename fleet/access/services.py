@@ -5,30 +5,23 @@ connected: the injector decides (R-ACC-4), and says so in `fleet.access.inbound`
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-import msgspec
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from agent.wire import messages
 from agent.wire.catalogue import Level, RequestReason, SessionReason, SessionState
 from agent.wire.messages import AccessRequest, EndReason
-from fleet.access import outbound
+from fleet.access import asking, outbound
 from fleet.access.models import OPEN_STATES, Session
 from fleet.access.transitions import PATIENCE, claim, move, record, tell
 from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import Action, everywhere, require
-from fleet.core import clock, ports
+from fleet.core import ports
 from fleet.core.errors import Conflict, Invalid, NotAllowed
-from fleet.core.ids import new_hex32
 from fleet.inventory.models import Device
-
-MIN_LIFE = timedelta(minutes=1)
-MAX_LIFE = timedelta(hours=8)
-MAX_SERVICES = 8
 
 
 def request(
@@ -49,11 +42,33 @@ def request(
     Raises NotAllowed, Invalid, Conflict.
     """
     _may_act_on(actor, device, Action.ACCESS_REQUEST)
-    message = _request_message(
-        actor, device, level, services, reason, ticket or None, note, life, now
+    message = asking.message(
+        actor=actor,
+        device=device,
+        level=level,
+        services=services,
+        reason=reason,
+        ticket=ticket or None,
+        note=note,
+        life=life,
+        now=now,
     )
+    session = _session(message, actor, device, now)
+    try:
+        with transaction.atomic():
+            session.save(force_insert=True)
+            record(session, actor=actor.username, action="session:request", now=now)
+            ports.send_down(device.pk, message)
+            tell(session)
+    except IntegrityError:  # looking first would cost everybody a query, and not be certain
+        _refuse_a_second(actor, device)
+        raise
+    return session
+
+
+def _session(message: AccessRequest, actor: User, device: Device, now: datetime) -> Session:
     payload = messages.encode(message)
-    session = Session(
+    return Session(
         id=message.session,
         device=device,
         organisation=device.organisation,
@@ -69,16 +84,6 @@ def request(
         request_digest=hashlib.sha256(payload).hexdigest(),
         created_at=now,
     )
-    try:
-        with transaction.atomic():
-            session.save(force_insert=True)
-            record(session, actor=actor.username, action="session:request", now=now)
-            ports.send_down(device.pk, message)
-            tell(session)
-    except IntegrityError:  # looking first would cost everybody a query, and not be certain
-        _refuse_a_second(actor, device)
-        raise
-    return session
 
 
 def _may_act_on(actor: User, device: Device, action: Action) -> None:
@@ -101,114 +106,6 @@ def _refuse_a_second(actor: User, device: Device) -> None:
             )
             % {"session": other.pk, "state": other.state_label}
         )
-
-
-def _request_message(
-    actor: User,
-    device: Device,
-    level: Level | str,
-    services: Sequence[str],
-    reason: RequestReason | str,
-    ticket: str | None,
-    note: str,
-    life: timedelta,
-    now: datetime,
-) -> AccessRequest:
-    """The message, if every part of it is right. Raises Invalid, Conflict."""
-    if not device.remote_enabled:
-        raise Conflict(
-            _(
-                "Remote connection is switched off at this injector. "
-                "Ask the hospital to switch it on."
-            )
-        )
-    wanted = _level(level)
-    chosen = _services(services, wanted, device.services)
-    if not MIN_LIFE <= life <= MAX_LIFE:
-        raise Invalid(_("A session lasts from 1 minute to 8 hours. Choose another time."))
-    if ticket is not None and not _reads(messages.Ticket, ticket):
-        raise Invalid(
-            _(
-                "A ticket has letters, digits and “-” only, at most 32. "
-                "Leave it empty if it follows."
-            )
-        )
-    if not _reads(messages.Note, note):
-        raise Invalid(
-            _("A note has at most 200 printable characters on one line. Shorten it or retype it.")
-        )
-    return AccessRequest(
-        at=clock.to_ms(now),
-        session=new_hex32(),
-        device=device.pk,
-        specialist=actor.username,
-        name=_printable(actor.display_name) or actor.username,
-        organisation=_printable(actor.organisation.name) or "-",
-        level=wanted,
-        services=chosen,
-        reason=_reason(reason),
-        ticket=ticket,
-        note=note,
-        life_s=int(life.total_seconds()),
-    )
-
-
-def _level(level: Level | str) -> Level:
-    try:
-        return Level(level)
-    except ValueError:
-        raise Invalid(
-            _("There is no such level. Choose one of: %(levels)s.") % {"levels": ", ".join(Level)}
-        ) from None
-
-
-def _reason(reason: RequestReason | str) -> RequestReason:
-    try:
-        return RequestReason(reason)
-    except ValueError:
-        raise Invalid(
-            _("There is no such reason. Choose one of: %(reasons)s.")
-            % {"reasons": ", ".join(RequestReason)}
-        ) from None
-
-
-def _services(services: Sequence[str], level: Level, offered: Mapping[str, str]) -> list[str]:
-    chosen = list(dict.fromkeys(services))
-    if not 1 <= len(chosen) <= MAX_SERVICES:
-        raise Invalid(_("Choose from one to eight services."))
-    if not offered:
-        raise Conflict(
-            _("This injector has not said yet what services it has. Try again once it was online.")
-        )
-    for name in chosen:
-        if name not in offered:
-            raise Invalid(
-                _("This injector has no service “%(name)s”. It has: %(offered)s.")
-                % {"name": name[:32], "offered": ", ".join(sorted(offered))}
-            )
-        needed = Level(offered[name])
-        if not level.covers(needed):
-            raise Invalid(
-                _("The service “%(name)s” needs the level “%(level)s”. Ask for that level.")
-                % {"name": name, "level": needed.value}
-            )
-    return chosen
-
-
-def _reads(type: Any, value: object) -> bool:
-    """Whether the wire's schema takes the value."""
-    try:
-        msgspec.convert(value, type)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def _printable(text: str) -> str:
-    """A name as the panel may show it."""
-    if not _reads(messages.Note, text[:80]):
-        text = "".join(c for c in text if _reads(messages.Note, c))
-    return text[:80].strip()
 
 
 def answer(
