@@ -244,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
         predecessor = self._house.seats.get(device)
         self._house.seats[device] = self
         if predecessor is not None:
-            predecessor.end(Reason.TAKEN_OVER)
+            predecessor.give_way()
         self.start(self._dialogue.open(predecessor))
         self._look()
 
@@ -351,6 +351,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._holds:
             silent_in = self._idle_s
         self.resume()  # in case the handler has room and has not said so
+        if self.over:
+            return
         self._watch = self._loop.call_later(min(silent_in, left_s, _WATCH_S), self._look)
 
     def end(self, reason: Reason) -> None:
@@ -375,6 +377,12 @@ class Connection(asyncio.BufferedProtocol):
         elif reason is Reason.DISCONNECTED:
             self._transport.close()
         else:
+            self._transport.abort()
+
+    def give_way(self) -> None:
+        """A newer connection of this device is here: end, and do not wait for a polite close."""
+        self.end(Reason.TAKEN_OVER)
+        if self._socket_open:
             self._transport.abort()
 
     # --- for the dialogue with amqtt -----------------------------------------------------------

@@ -101,20 +101,25 @@ class Gate:
     async def _serve(
         self, listener: socket.socket, registry: Registry, ready: asyncio.Future[None]
     ) -> None:
-        async with asyncio.TaskGroup() as group:
+        house: House | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
 
-            def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-                return group.create_task(work)
+                def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                    return group.create_task(work)
 
-            house = House(self._options, self._handler, registry, spawn)
-            arrivals = Arrivals(listener, house, self._web_factory)
-            self._registry, self._house, self._arrivals = registry, house, arrivals
-            accepting = group.create_task(arrivals.run(), name="gate.arrivals")
-            ready.set_result(None)
-            await self._stopping.wait()
-            accepting.cancel()
-            await asyncio.wait((accepting,))
-            await self._empty(house)
+                house = House(self._options, self._handler, registry, spawn)
+                arrivals = Arrivals(listener, house, self._web_factory)
+                self._registry, self._house, self._arrivals = registry, house, arrivals
+                accepting = group.create_task(arrivals.run(), name="gate.arrivals")
+                ready.set_result(None)
+                await self._stopping.wait()
+                accepting.cancel()
+                await asyncio.wait((accepting,))
+                await self._empty(house)
+        finally:  # whatever broke: no socket stays open, and every disconnect is told
+            for connection in list(house.connections) if house is not None else ():
+                connection.end(Reason.STOPPING)
 
     async def _empty(self, house: House) -> None:
         """End every connection and wait for its last task, within a bound."""

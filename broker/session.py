@@ -43,6 +43,9 @@ for _name in ("amqtt", "transitions"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
+_NO_MESSAGES: asyncio.Queue[Any] = asyncio.Queue(1)  # of every session; nothing is put in
+
+
 class Inlet(ReaderAdapter):
     """What the gate sends to amqtt. Bounded by the gate, which sends one packet at a time."""
 
@@ -162,6 +165,7 @@ class Registry(Broker):
         if not client_id:
             raise GateError("amqtt was given a session without a name")
         allowed = await self._authenticate(client_session, self.listeners_config[listener_name])
+        _slim(client_session)
         handler.attach(client_session, reader, writer)
         if not allowed:
             await handler.mqtt_connack_authorize(False)
@@ -249,6 +253,30 @@ class Registry(Broker):
         for a_filter in self._filters.pop(client_id, set()):
             self._del_subscription(a_filter, entry[0])
         entry[0].clear_queues()
+
+
+class _Phase:
+    """What amqtt asks of a session's state machine, in 50 bytes instead of 16 KB a device."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state = "new"
+
+    def connect(self) -> None:
+        self.state = "connected"
+
+    def disconnect(self) -> None:
+        self.state = "disconnected"
+
+    def is_connected(self) -> bool:
+        return self.state == "connected"
+
+
+def _slim(session: Session) -> None:
+    """Free what a session never uses here: messages do not pass through it."""
+    session.transitions = _Phase()  # type: ignore[assignment]
+    session.retained_messages = session.delivered_message_queue = _NO_MESSAGES
 
 
 class Link:
