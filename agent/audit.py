@@ -222,7 +222,7 @@ def verify(path: Path, *, head: SignedHead | None = None) -> Verdict:
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
         try:
-            rows = _Rows(connection)
+            rows = _Rows(connection, wanted=None if head is None else head.index)
             count, bad = chain.verify(rows)
         finally:
             connection.close()
@@ -230,17 +230,19 @@ def verify(path: Path, *, head: SignedHead | None = None) -> Verdict:
         raise StateError(
             _("{path} holds no audit log that can be read: {error}.").format(path=path, error=error)
         ) from error
-    if bad is None and head is not None and rows.hashes_at(head.index) != head.hash:
+    if bad is None and head is not None and rows.at_wanted != head.hash:
         bad = min(head.index, count)
     return Verdict(entries=count, bad=bad, head=rows.newest)
 
 
 class _Rows:
-    """Entries in order, as they stand in the file; remembers the hashes it has shown."""
+    """Entries in order, as they stand in the file; remembers the newest hash and the wanted one."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, wanted: int | None) -> None:
+        self.newest: str | None = None
+        self.at_wanted: str | None = None
+        self._wanted = wanted
         self._cursor = connection.execute("SELECT entry FROM audit ORDER BY idx")
-        self._hashes: list[str] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for (data,) in self._cursor:
@@ -248,12 +250,7 @@ class _Rows:
                 entry = msgspec.to_builtins(msgspec.json.decode(data, type=AuditEntry))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 entry = {}  # no entry at all: it fits nowhere
-            self._hashes.append(str(entry.get("hash")))
+            self.newest = entry.get("hash")
+            if entry.get("index") == self._wanted:
+                self.at_wanted = self.newest
             yield entry
-
-    def hashes_at(self, index: int) -> str | None:
-        return self._hashes[index] if index < len(self._hashes) else None
-
-    @property
-    def newest(self) -> str | None:
-        return self._hashes[-1] if self._hashes else None

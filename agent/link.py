@@ -288,6 +288,8 @@ class Link:
                 if client is not self._client or client.want_write() or not self._pull(client):
                     return
                 client.loop_write()
+            # The socket took all of it: with nothing queued, no event would bring us back here.
+            self._loop.call_soon(self._writable, client)
         except Exception as error:
             log.exception("writing to the link failed")
             self._lost(type(error).__name__)

@@ -11,7 +11,7 @@ connection. It registers what it answers to:
     agent.on_online(fn)                 fn(online) when the connection comes or goes
     agent.stream_source(fn)             fn() -> next frame or None, pulled as the socket takes them
     agent.on_frame(fn)                  fn(frame) for each frame that came down
-    agent.on_stop(fn)                   async fn() before the store closes
+    agent.on_stop(fn)                   async fn() before the store closes; no tasks any more
     agent.status_from(fn)               fn() -> fields to add to `status`
     agent.roster_version = fn           fn() -> version, for `hello`
     agent.provide(obj), agent.get(cls)  so that parts find each other
@@ -32,7 +32,6 @@ after another.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import random
@@ -47,7 +46,7 @@ from agent.connection import Connection
 from agent.control import SOCKET, Args, Control
 from agent.core import Phase
 from agent.drivers import Driver, DriverError
-from agent.errors import AgentError, ControlError, EnrolmentRefused, NetworkError, StateError
+from agent.errors import ControlError, EnrolmentRefused, NetworkError, StateError
 from agent.i18n import _
 from agent.identity import Identity
 from agent.inbox import Inbox
@@ -118,6 +117,7 @@ class Agent:
         self._frame_sink: Callable[[bytes], None] = lambda frame: None
         self._provided: dict[type, Any] = {}
         self._was_online = False
+        self._fresh = False  # enrolled by this start
         self._trouble = ""
 
     # --- for the parts: registration -------------------------------------------------------------
@@ -280,6 +280,8 @@ class Agent:
             key=self.identity.audit_key,
         )
         await self.audit.open()
+        if self._fresh:
+            self.record("agent:enrol", actor="agent", outcome=Outcome.ALLOWED)
         self.record("agent:start", actor="agent", outcome=Outcome.ALLOWED)
         for install in self._parts:
             install(self)
@@ -297,6 +299,7 @@ class Agent:
         known = identity.load(self.state_dir)
         if known is not None:
             return known
+        self._fresh = True
         from agent import enrolment  # HTTP is needed once in an injector's life
 
         pause, longest = ENROL_AGAIN_S
@@ -330,9 +333,11 @@ class Agent:
     async def _close(self) -> None:
         """Leave nothing undone that can be done in two seconds."""
         for stop in reversed(self._stoppers):
-            with contextlib.suppress(TimeoutError, AgentError):
+            try:
                 async with asyncio.timeout(STOP_S):
                     await stop()
+            except Exception:  # the others, and the store, must still close
+                log.exception("a part did not stop cleanly")
         if self._connection is not None:
             self._sampler.flush()
             await self._connection.close()

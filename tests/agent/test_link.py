@@ -182,6 +182,17 @@ async def test_frames_are_pulled_one_at_a_time_and_messages_pass_them(tmp_path: 
         assert [frame[0] for frame in served.frames] == [n % 256 for n in range(400)]
 
 
+@pytest.mark.parametrize("size", [100, 32_000])
+async def test_a_long_stream_needs_no_other_event_to_go_on(tmp_path: Path, size: int) -> None:
+    async with connected(tmp_path) as (bench, served):
+        bench.frames = [bytes(size)] * 500
+        bench.link.stream(True)
+        await served.until(lambda: len(served.frames) == 500)
+        bench.frames = [bytes(size)] * 50
+        bench.link.frames_ready()
+        await served.until(lambda: len(served.frames) == 550)
+
+
 async def test_a_server_of_another_authority_hears_nothing(tmp_path: Path) -> None:
     async with portal(tmp_path / "gate", STRANGER) as served:
         bench = Bench(tmp_path / "state", served.gate.port)

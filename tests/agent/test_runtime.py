@@ -419,7 +419,8 @@ async def test_an_injector_enrols_by_itself_on_first_contact(tmp_path: Path) -> 
         async with server.serving():
             provision(tmp_path / "state", AUTHORITY, port=server.port)
             async with Running(tmp_path / "state"):
-                await served.until(lambda: served.of(Hello))
+                (audited, _start) = await served.until(lambda: served.of(Audit))
+                assert audited.entries[0].action == "agent:enrol"
 
 
 async def test_before_enrolment_it_keeps_trying_and_says_why(
@@ -443,7 +444,11 @@ async def test_stop_is_clean_and_within_two_seconds(tmp_path: Path) -> None:
             stopped.append("part")
             await agent.record("test:stop", actor="agent", outcome=audit.Outcome.ALLOWED)
 
+        async def broken() -> None:
+            raise KeyError("a bug")
+
         agent.on_stop(stop)
+        agent.on_stop(broken)
 
     async with running(tmp_path, **part(install)) as (running_agent, served):
         running_agent.event()
