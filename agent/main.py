@@ -215,6 +215,28 @@ def simulate(state: Path, fault: str) -> dict[str, Any]:
     return control.call(state, "simulate", fault=fault)
 
 
+@main.command("no-patient")
+@_state
+@_output
+@_command
+def no_patient(state: Path) -> dict[str, Any]:
+    """Declare that no patient is connected: the injector goes to `service`."""
+    return control.call(state, "no-patient")
+
+
+@main.command()
+@click.argument("switch", type=click.Choice(["on", "off"]))
+@_state
+@click.option("--pin", help="An approver's PIN; switching on needs one.")
+@_output
+@_command
+def remote(state: Path, switch: str, pin: str | None) -> dict[str, Any]:
+    """Switch remote connection off, or on again, which only this injector can."""
+    if switch == "off":
+        return control.call(state, "remote-off")
+    return control.call(state, "remote-on", pin=pin)
+
+
 @main.command()
 @_state
 @click.option("--approver", type=click.IntRange(1, 99), default=1, show_default=True)

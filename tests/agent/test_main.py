@@ -200,6 +200,8 @@ async def test_status_simulate_and_enrol_against_a_process(tmp_path: Path) -> No
         ["refuse", "--pin", "1234", "--session", "ab" * 16],
         ["stop"],
         ["simulate", "--fault", "stall"],
+        ["no-patient"],
+        ["remote", "off"],
         ["pin", "--approver", "1", "--pin", "1234"],
     ],
     ids=lambda arguments: arguments[0],
