@@ -1,4 +1,4 @@
-"""The gate doing its work: lanes, acknowledgements, takeover, kick, the web on the same port.
+"""The gate doing its work: lanes, acknowledgements, takeover, kick, the end.
 
 Requirements: R-CON-3, R-CON-4, R-CON-6.
 """
@@ -13,7 +13,7 @@ import pytest
 from agent.wire.messages import MAX_PAYLOAD
 from broker.errors import NotStarted, Reason
 from tests.broker import raw
-from tests.broker.conftest import A, B, Recorder, Running, Start
+from tests.broker.conftest import A, B, Running, Start
 from tests.broker.raw import Raw
 from tests.scale import scaled
 
@@ -23,9 +23,6 @@ STREAM = f"pat/1/{A}/up/s"
 
 def puback(number: int) -> tuple[int, bytes]:
     return 0x40, number.to_bytes(2)
-
-
-# --- up ---------------------------------------------------------------------------------------
 
 
 async def test_a_message_goes_up_and_its_puback_comes_only_after_ack(running: Running) -> None:
@@ -212,9 +209,6 @@ async def test_a_handler_that_fails_ends_that_connection_and_no_other(
         assert await other.packet() == puback(1)
 
 
-# --- down -------------------------------------------------------------------------------------
-
-
 async def test_a_message_goes_down_only_to_a_subscriber(running: Running) -> None:
     topic = f"pat/1/{A}/dn/refused/1"
     publish = running.gate.publish
@@ -277,9 +271,6 @@ async def test_publish_is_on_its_way_before_it_returns(running: Running) -> None
             await device.message()
 
 
-# --- takeover, kick, the end ------------------------------------------------------------------
-
-
 async def test_takeover_closes_the_old_socket_before_the_new_one_is_announced(
     running: Running,
 ) -> None:
@@ -312,6 +303,56 @@ async def test_many_takeovers_at_once_leave_one(running: Running) -> None:
     await asyncio.wait(ended)
     assert not any(isinstance(task.exception(), TimeoutError) for task in ended)
     await running.emptied()
+
+
+async def test_a_quick_return_does_not_wait_for_a_polite_close(running: Running) -> None:
+    """The old socket said goodbye and was left open by the device; R-CON-4 wants it back now."""
+    async with await running.live(A) as old:
+        old.writer.transport.pause_reading()  # type: ignore[attr-defined]  never says close_notify
+        old.send(raw.DISCONNECT)
+        await running.handler.told("disconnected", A, Reason.DISCONNECTED)
+        began = time.monotonic()
+        async with await running.live(A) as new:
+            assert time.monotonic() - began < 1
+            await new.ping()
+
+
+async def test_when_amqtt_hangs_the_device_is_told_and_nothing_is_left(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(self: object, inlet: object, outlet: object) -> None:
+        await asyncio.sleep(3600)
+
+    running: Running = await start(limits={"broker_s": 0.2})
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.session.Registry.serve", hang)
+        async with await running.raw(A) as device:
+            device.send(raw.connect(A))
+            assert await device.ended() == b"\x20\x02\0\x03"
+        async with asyncio.timeout(2):
+            while running.gate._house is None or running.gate._house.seats:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    assert not running.handler.has("connected")
+    async with await running.live(A) as device:
+        await device.ping()
+
+
+async def test_a_gate_that_breaks_says_so_and_closes_everything(start: Start) -> None:
+    running: Running = await start()
+    async with await running.live(A) as device:
+        house = running.gate._house
+        assert house is not None
+
+        async def fault() -> None:
+            raise ZeroDivisionError
+
+        house.spawn(fault())
+        with pytest.raises(ExceptionGroup):
+            await running.gate.wait()
+        assert await device.ended() == b""
+        assert running.handler.has("disconnected", A)
+    with pytest.raises(ExceptionGroup):
+        await running.gate.stop()
 
 
 async def test_kick_cuts_within_two_seconds(running: Running) -> None:
@@ -388,70 +429,6 @@ async def test_what_is_known_of_a_connection(running: Running) -> None:
         assert (stats.devices, stats.sessions, stats.counters["connects"]) == (1, 1, 1)
 
 
-# --- the web on the same port -----------------------------------------------------------------
-
-
-class Hello(asyncio.Protocol):
-    """A web server of one sentence."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")  # type: ignore[attr-defined]
-        self.transport.close()
-
-
-@pytest.mark.parametrize("alpn", [("http/1.1",), ("h2", "http/1.1"), ()])
-async def test_browsers_reach_the_web_server_without_a_certificate(
-    start: Start, alpn: tuple[str, ...]
-) -> None:
-    running: Running = await start(web_factory=Hello)
-    async with await running.raw(None, alpn=alpn) as browser:
-        browser.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200 OK" in await browser.ended()
-    async with await running.live(A) as device:
-        await device.ping()
-    assert running.gate.stats().counters["handshakes"] == 1
-
-
-async def test_mqtt_among_other_protocols_still_needs_a_certificate(start: Start) -> None:
-    running: Running = await start(web_factory=Hello)
-    async with await running.raw(None, alpn=("http/1.1", "mqtt")) as attacker:
-        attacker.send(b"GET / HTTP/1.1\r\n\r\n")
-        assert await attacker.ended() == b""
-    await running.handler.told("refused", None, Reason.HANDSHAKE)
-
-
-async def test_without_a_web_server_only_mqtt_is_spoken(running: Running) -> None:
-    with pytest.raises(OSError):
-        await running.raw(A, alpn=("http/1.1",))
-    await running.handler.told("refused", None, Reason.HANDSHAKE)
-
-
-async def test_the_accept_loop_survives_running_out_of_descriptors(
-    start: Start, monkeypatch: pytest.MonkeyPatch, expects_errors: pytest.LogCaptureFixture
-) -> None:
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
-        return  # uvloop's methods cannot be replaced; the code above it is the same
-    accept, failures = loop.sock_accept, iter([24, 24, 103])
-
-    async def failing(sock: Any) -> Any:
-        number = next(failures, None)
-        if number is not None:
-            raise OSError(number, "as if")
-        return await accept(sock)
-
-    monkeypatch.setattr(loop, "sock_accept", failing)
-    running: Running = await start()
-    async with await running.live(A) as device:
-        await device.ping()
-
-
-# --- fuzz -------------------------------------------------------------------------------------
-
-
 def _noise(random_: random.Random) -> bytes:
     """Packets that are nearly right: a good one, mutilated."""
     good = [
@@ -485,10 +462,3 @@ async def test_fuzzed_packets_crash_nothing_and_leave_nothing(running: Running) 
     await running.emptied()
     assert not running.gate.stats().counters["ended"].get(Reason.INTERNAL)
     assert not running.gate.stats().counters["ended"].get(Reason.BROKER)
-
-
-def test_the_recorder_is_a_handler() -> None:
-    from broker.lanes import Handler
-
-    handler: Handler = Recorder()
-    assert handler

@@ -1,0 +1,211 @@
+"""THREATS, "The gate and the broker": who somebody is, and CONNECT.
+
+One attack, one test, against a running gate over real TLS.
+Comments name the amqtt 0.12.1 function whose defect is closed by the gate standing before it.
+Requirements: R-CON-3, R-CON-4, R-CON-6.
+"""
+
+import datetime as dt
+import time
+
+import pytest
+
+from broker.errors import Reason
+from tests.broker import raw
+from tests.broker.conftest import A, B, Running, Start
+from tests.broker.raw import Raw
+from tests.tls import Authority, Issued
+
+
+async def refused_by_tls(running: Running, identity: Issued | None) -> None:
+    """The peer may finish its own half of the handshake; it never gets a CONNACK."""
+    try:
+        attacker = await Raw.open(running.gate.port, running.authority, identity)
+    except OSError:
+        pass
+    else:
+        async with attacker:
+            attacker.send(raw.connect(A))
+            assert await attacker.ended() == b""
+    await running.handler.told("refused", None, Reason.HANDSHAKE)
+    assert not running.handler.has("connected")
+    await running.emptied()
+
+
+async def test_without_a_certificate(running: Running) -> None:
+    # Broker._create_ssl_context asks with CERT_OPTIONAL: no certificate is as good as any.
+    await refused_by_tls(running, None)
+
+
+async def test_with_a_certificate_of_a_foreign_ca(running: Running) -> None:
+    # Broker._create_ssl_context starts from create_default_context, which may trust public CAs.
+    await refused_by_tls(running, Authority("foreign").device(A))
+
+
+async def test_with_an_expired_certificate(running: Running, authority: Authority) -> None:
+    day = dt.timedelta(days=1)
+    expired = authority.device(A, starts=-2 * day, life=day)
+    await refused_by_tls(running, expired)
+
+
+async def test_with_the_servers_certificate(running: Running, authority: Authority) -> None:
+    """The server CA is not a device CA."""
+    await refused_by_tls(running, authority.server)
+
+
+@pytest.mark.parametrize(
+    ("name", "san"),
+    [(A, f"spiffe://patency/device/{B}"), (A, "https://example.org"), ("no#id", None)],
+)
+async def test_a_certificate_that_names_no_one_device(
+    running: Running, authority: Authority, name: str, san: str | None
+) -> None:
+    async with await Raw.open(
+        running.gate.port, authority, authority.device(name, san=san)
+    ) as attacker:
+        attacker.send(raw.connect(A))
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", None, Reason.NO_IDENTITY)
+
+
+async def test_an_identity_that_the_portal_denies(start: Start) -> None:
+    running = await start(admit=lambda identity: identity.device != A)
+    async with await running.raw(A) as attacker:
+        attacker.send(raw.connect(A))
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", None, Reason.DENIED)
+    async with await running.live(B):
+        assert running.gate.connections == {B}
+
+
+async def test_a_certificate_that_expires_while_connected(
+    running: Running, authority: Authority
+) -> None:
+    identity = authority.device(
+        A, starts=-dt.timedelta(minutes=1), life=dt.timedelta(minutes=1, seconds=2)
+    )
+    async with await Raw.open(running.gate.port, authority, identity) as device:
+        await device.live(A)
+        await device.ended()
+    await running.handler.told("disconnected", A, Reason.CERTIFICATE_EXPIRED)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_another_devices_client_id_while_it_is_online(running: Running, clean: bool) -> None:
+    # Broker._initialize_client_session deletes or adopts the session of the id in CONNECT before
+    # anybody is authenticated: it wipes A's subscriptions, or hands A's session to B.
+    async with await running.live(A) as victim:
+        async with await running.raw(B) as attacker:
+            attacker.send(raw.connect(A, clean=clean))
+            assert await attacker.ended() == b"\x20\x02\0\x02"
+        await running.handler.told("refused", B, Reason.CLIENT_ID)
+        assert running.gate.publish(f"pat/1/{A}/dn/refused/1", b"still here")
+        assert await victim.message() == (f"pat/1/{A}/dn/refused/1", b"still here")
+        assert not running.handler.has("disconnected")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_another_devices_client_id_while_it_is_offline(running: Running, clean: bool) -> None:
+    # Broker._authenticate is asked about the client id alone; the stored session opens the door.
+    async with await running.live(A) as device:
+        device.send(raw.DISCONNECT)
+        await device.ended()
+    async with await running.raw(B) as attacker:
+        attacker.send(raw.connect(A, clean=clean))
+        assert await attacker.ended() == b"\x20\x02\0\x02"
+    assert running.gate.connections == frozenset()
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    [
+        "a/b/c/d/e",
+        "#",
+        "+",
+        "$SYS",
+        "nul\0nul",
+        b"\xff\xfe\xfd\xfc",
+        b"\xed\xa0\x80",
+        "x" * 400,
+        "",
+    ],
+)
+async def test_a_client_id_of_forbidden_characters(
+    running: Running, client_id: str | bytes
+) -> None:
+    # codecs_amqtt.decode_string turns invalid UTF-8 into its Python repr and carries on.
+    async with await running.raw(A) as attacker:
+        attacker.send(raw.connect(client_id))
+        assert await attacker.ended() in (b"\x20\x02\0\x02", b"")
+    assert not running.handler.has("connected")
+
+
+async def test_a_user_name(running: Running) -> None:
+    # BrokerProtocolHandler.init_from_connect lets a user name stand in for an identity.
+    async with await running.raw(A) as attacker:
+        attacker.send(raw.connect(A, flags=0x80, tail=raw.text("root")))
+        assert await attacker.ended() == b"\x20\x02\0\x04"
+    await running.handler.told("refused", A, Reason.USER_NAME)
+
+
+@pytest.mark.parametrize("flags", [0x04, 0x0C, 0x24, 0x20, 0x08])
+async def test_a_will(running: Running, flags: int) -> None:
+    # Broker._handle_disconnect broadcasts the will, and retains it, past every topic plugin.
+    async with await running.raw(A) as attacker:
+        tail = raw.text(f"pat/1/{B}/dn/job/1") + raw.text(b"{}")
+        attacker.send(raw.connect(A, flags=flags, tail=tail))
+        assert await attacker.ended() == b"\x20\x02\0\x05"
+    await running.handler.told("refused", A, Reason.WILL)
+
+
+@pytest.mark.parametrize(("name", "level"), [("MQIsdp", 3), ("MQTT", 5), ("MQTT", 3)])
+async def test_another_version_of_the_protocol(running: Running, name: str, level: int) -> None:
+    async with await running.raw(A) as attacker:
+        attacker.send(raw.connect(A, name=name, level=level))
+        assert await attacker.ended() == b"\x20\x02\0\x01"
+
+
+@pytest.mark.parametrize("keepalive", [0, 301])
+async def test_a_keepalive_that_would_not_notice(running: Running, keepalive: int) -> None:
+    async with await running.raw(A) as attacker:
+        attacker.send(raw.connect(A, keepalive=keepalive))
+        assert await attacker.ended() == b"\x20\x02\0\x05"
+
+
+@pytest.mark.parametrize("start_of_packet", [b"", b"\x10", raw.connect(A)[:-1]])
+async def test_no_connect_or_a_slow_one(start: Start, start_of_packet: bytes) -> None:
+    # BrokerProtocolHandler.init_from_connect waits for CONNECT for ever.
+    running = await start(limits={"connect_s": 0.4})
+    async with await running.raw(A) as attacker:
+        before = time.monotonic()
+        attacker.send(start_of_packet)
+        assert await attacker.ended() == b""
+        assert time.monotonic() - before < 2
+    await running.handler.told("refused", A, Reason.CONNECT_LATE)
+    await running.emptied()
+
+
+@pytest.mark.parametrize(
+    "first", [raw.PINGREQ, raw.publish("x"), raw.subscribe("#"), b"\x00\x00", b"\xf0\x00"]
+)
+async def test_a_first_packet_that_is_no_connect(running: Running, first: bytes) -> None:
+    async with await running.raw(A) as attacker:
+        attacker.send(first)
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", A, Reason.NOT_CONNECT)
+
+
+async def test_an_endless_connect(running: Running) -> None:
+    # ConnectPacket.from_stream reads whatever length the header announces.
+    async with await running.raw(A) as attacker:
+        attacker.send(b"\x10\xff\xff\xff\x7f")
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", A, Reason.TOO_LARGE)
+
+
+async def test_a_second_connect(running: Running) -> None:
+    # BrokerProtocolHandler.handle_connect only ends the session; the socket lives on.
+    async with await running.live(A) as attacker:
+        attacker.send(raw.connect(A))
+        assert await attacker.ended() == b""
+    await running.handler.told("disconnected", A, Reason.SECOND_CONNECT)
