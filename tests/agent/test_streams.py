@@ -54,7 +54,8 @@ class Session:
             self.turn()
             self.kick.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.kick.wait(), 0.01)
+                async with asyncio.timeout(0.01):  # wait_for may lose a cancellation in 3.11
+                    await self.kick.wait()
 
     def turn(self) -> None:
         """Move frames until neither end has any."""

@@ -1,0 +1,250 @@
+"""What a person at the injector may do, as local commands: for the panel, and for scripts.
+
+    approve     {session?, pin}   let the waiting session in, or renew a person's presence
+    refuse      {session?}        no; needs no PIN, as it only tightens
+    stop        {session?}        end what is active, and refuse what is not yet
+    no-patient  {}                no patient is connected: the injector goes to `service`
+    remote-off  {}                switch remote connection off; ends every session
+    remote-on   {pin}             switch it on again, which nothing but this can (R-CON-9)
+    pin-set     {approver, pin}   set an approver's PIN; who may speak to the socket may set it
+    policy      {}                the site's policy
+    policy-set  {pin, policy}     set fields of it
+    watch       {}                what the panel shows, again at each change
+
+`session` may be left out when only one can be meant.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent.access import policy
+from agent.access.desk import PANEL
+from agent.access.effects import PanelResult
+from agent.access.pins import Verdict
+from agent.access.shell import Access
+from agent.control import Args
+from agent.drivers import DriverError
+from agent.errors import ControlError
+from agent.i18n import _
+from agent.wire.catalogue import Outcome, SessionState
+
+if TYPE_CHECKING:
+    from agent.runtime import Agent
+
+EVERY_S = 1.0  # the view is sent again while a session is open, so that its times are right
+CALM_S = 10.0  # and otherwise, so that a panel knows that the agent lives
+
+
+class Commands:
+    def __init__(self, agent: "Agent", access: Access) -> None:
+        self._agent = agent
+        self._access = access
+
+    def register(self) -> None:
+        control = self._agent.control
+        control.register("approve", self.approve)
+        control.register("refuse", self.refuse)
+        control.register("stop", self.stop)
+        control.register("no-patient", self.no_patient)
+        control.register("remote-on", self.remote_on)
+        control.register("remote-off", self.remote_off)
+        control.register("pin-set", self.pin_set)
+        control.register("policy", self.policy)
+        control.register("policy-set", self.policy_set)
+        control.register_watch("watch", self.watch)
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    async def approve(self, args: Args) -> dict[str, Any]:
+        desk = self._access.desk
+        result, session = desk.waiting_for_pin(_optional(args, "session"))
+        _check(result)
+        verdict = await self._verdict(args)
+        result, effects = desk.approve(self._access.now(), session, verdict)
+        await self._access.do(effects)
+        if result is PanelResult.WRONG_PIN:
+            raise _wrong_pin(verdict)
+        _check(result)
+        state = self._state(session)
+        if state["state"] != SessionState.ACTIVE.value:  # the audit chain could not be written
+            _check(PanelResult.REFUSED)
+        return state
+
+    async def refuse(self, args: Args) -> dict[str, Any]:
+        wanted = _optional(args, "session")
+        before = [session.id for session in self._access.desk.open]
+        result, effects = self._access.desk.refuse(self._access.now(), wanted)
+        await self._access.do(effects)
+        _check(result)
+        return self._state(wanted or before[-1])
+
+    async def stop(self, args: Args) -> dict[str, Any]:
+        wanted = _optional(args, "session")
+        before = [session.id for session in self._access.desk.open]
+        result, effects = self._access.desk.stop(self._access.now(), wanted)
+        await self._access.do(effects)
+        _check(result)
+        return self._state(wanted or before[-1])
+
+    def _state(self, id: str) -> dict[str, Any]:
+        session = self._access.desk.session(id)
+        if session is None:
+            return {"session": id, "state": None, "reason": None}
+        reason = session.reason.value if session.reason else None
+        return {"session": id, "state": session.state.value, "reason": reason}
+
+    # --- the injector ----------------------------------------------------------------------------
+
+    async def no_patient(self, _args: Args) -> dict[str, Any]:
+        await self._agent.record("clinical:no_patient", actor=PANEL, outcome=Outcome.ALLOWED)
+        try:
+            self._agent.driver.declare_no_patient()
+        except DriverError as error:
+            raise ControlError("driver", str(error)) from error
+        self._agent.look()
+        return {"state": self._agent.clinical_state.value}
+
+    async def remote_off(self, _args: Args) -> dict[str, Any]:
+        return await self._set_policy(PANEL, {"remote": False}, "remote:off")
+
+    async def remote_on(self, args: Args) -> dict[str, Any]:
+        actor = await self._approver(args)
+        return await self._set_policy(actor, {"remote": True}, "remote:on")
+
+    async def policy_set(self, args: Args) -> dict[str, Any]:
+        fields = args.get("policy")
+        if not isinstance(fields, dict):
+            raise ControlError("malformed", _("The policy is missing."))
+        actor = await self._approver(args)
+        return await self._set_policy(actor, fields, "policy:set")
+
+    def policy(self, _args: Args) -> dict[str, Any]:
+        shown: dict[str, Any] = msgspec.to_builtins(self._access.desk.facts.policy)
+        return shown
+
+    async def _set_policy(self, actor: str, fields: dict[str, Any], action: str) -> dict[str, Any]:
+        """Tighten even when the audit chain cannot be written; loosen only when it can."""
+        try:
+            new = policy.change(self._access.desk.facts.policy, fields)
+        except policy.PolicyError as error:
+            raise ControlError(
+                "bad_policy", _("The policy cannot be used: {why}.").format(why=error)
+            ) from error
+        record = self._agent.record(action, actor=actor, outcome=Outcome.ALLOWED)
+        if action != "remote:off":
+            await record
+        await self._access.do(self._access.set_policy(new))
+        return self.policy({})
+
+    # --- PINs ------------------------------------------------------------------------------------
+
+    async def pin_set(self, args: Args) -> dict[str, Any]:
+        approver = args.get("approver", 1)
+        if not isinstance(approver, int) or isinstance(approver, bool):
+            raise ControlError("bad_approver", _("An approver's number is 1 to 99."))
+        await self._access.pins.set(approver, _pin(args))
+        await self._agent.record("pin:set", actor=f"approver-{approver}", outcome=Outcome.ALLOWED)
+        self._access.look_changed()
+        return {"approver": approver}
+
+    async def _verdict(self, args: Args) -> Verdict:
+        pin = _pin(args)
+        if not await self._access.pins.approvers():
+            raise ControlError(
+                "no_pin",
+                _("Nobody has a PIN at this injector: set one with `patency-agent pin`."),
+            )
+        return await self._access.pins.check(pin)
+
+    async def _approver(self, args: Args) -> str:
+        """Whose PIN was given. Raises ControlError, and records it, when it is nobody's."""
+        verdict = await self._verdict(args)
+        if verdict.approver is not None:
+            return f"approver-{verdict.approver}"
+        await self._agent.record(
+            "pin:check",
+            actor=PANEL,
+            outcome=Outcome.REFUSED,
+            reason="pin_locked" if verdict.locked else "wrong_pin",
+        )
+        raise _locked() if verdict.locked else _wrong_pin(verdict)
+
+    # --- watching --------------------------------------------------------------------------------
+
+    async def watch(self, _args: Args) -> AsyncIterator[dict[str, Any]]:
+        with self._access.watching() as changed:
+            while True:
+                changed.clear()
+                yield self.view(bool(await self._access.pins.approvers()))
+                try:
+                    async with asyncio.timeout(EVERY_S if self._access.desk.open else CALM_S):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+
+    def view(self, has_pin: bool) -> dict[str, Any]:
+        """Everything that the panel shows; plain JSON values."""
+        state = self._agent.clinical_state
+        sessions = self._access.desk.view(self._access.now())
+        for session in sessions:
+            session["code"] = self._access.codes.get(session["session"])
+        return {
+            "serial": self._agent.identity.provision.serial,
+            "device": self._agent.device,
+            "product_line": self._agent.driver.product_line.value,
+            "online": self._agent.online,
+            "state": state.value,
+            "in_use": state.in_use,
+            "critical": state.critical,
+            "remote": self._access.desk.facts.policy.remote,
+            "audit_ok": self._access.desk.facts.audit_writable,
+            "has_pin": has_pin,
+            "sessions": sessions,
+        }
+
+
+def _optional(args: Args, name: str) -> str | None:
+    value = args.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise ControlError("malformed", _("The field {name} is a text.").format(name=name))
+
+
+def _pin(args: Args) -> str:
+    pin = _optional(args, "pin")
+    if not pin:
+        raise ControlError("pin_missing", _("A PIN is needed for this."))
+    return pin
+
+
+def _check(result: PanelResult) -> None:
+    if result is PanelResult.DONE:
+        return
+    texts = {
+        PanelResult.NOTHING: _("No session waits for this."),
+        PanelResult.SEVERAL: _("Several sessions wait: say which, by its number."),
+        PanelResult.IN_USE: _(
+            "The injector is in use. Wait, or declare that no patient is connected."
+        ),
+        PanelResult.REFUSED: _("The session may no longer be let in, and was refused."),
+    }
+    if result is PanelResult.PIN_LOCKED:
+        raise _locked()
+    raise ControlError(result.value, texts[result])
+
+
+def _wrong_pin(verdict: Verdict) -> ControlError:
+    return ControlError(
+        PanelResult.WRONG_PIN.value,
+        _("The PIN is wrong; tries left: {count}.").format(count=verdict.left),
+    )
+
+
+def _locked() -> ControlError:
+    return ControlError(
+        PanelResult.PIN_LOCKED.value,
+        _("Too many wrong PINs. Wait 15 minutes; the session was refused."),
+    )
