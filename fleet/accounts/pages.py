@@ -1,0 +1,129 @@
+"""Signing in and out, and one's own account."""
+
+from datetime import timedelta
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import translation
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST, require_safe
+
+from fleet.accounts import own
+from fleet.accounts.forms import SignInForm
+from fleet.accounts.models import Language, User
+from fleet.core import clock
+from fleet.core.errors import Invalid
+from fleet.pages.http import page, person, show
+
+
+class _SignInForm(SignInForm):
+    """The same form in the look of our pages."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        for field in self.fields.values():
+            field.widget.attrs["class"] = "form-control"
+
+
+sign_in = LoginView.as_view(
+    template_name="accounts/sign_in.html", authentication_form=_SignInForm
+)
+sign_out = LogoutView.as_view()
+
+
+class TokenForm(forms.Form):
+    LIVES = [
+        ("1", gettext_lazy("1 day")),
+        ("30", gettext_lazy("30 days")),
+        ("90", gettext_lazy("90 days")),
+        ("365", gettext_lazy("1 year")),
+    ]
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        max_length=own.MAX_NAME,
+        help_text=gettext_lazy("What or where it is for, such as “laptop”."),
+        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+    )
+    days = forms.ChoiceField(
+        label=gettext_lazy("Valid for"),
+        choices=LIVES,
+        initial="30",
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+
+
+@page
+@require_safe
+def account(request: HttpRequest) -> HttpResponse:
+    return _account(request, TokenForm())
+
+
+@page
+@require_POST
+def token_new(request: HttpRequest) -> HttpResponse:
+    """Answers with the page itself: the secret is in this one response and nowhere else."""
+    form = TokenForm(request.POST)
+    if not form.is_valid():
+        return _account(request, form, status=400)
+    try:
+        secret = own.create_token(
+            person(request),
+            name=form.cleaned_data["name"],
+            life=timedelta(days=int(form.cleaned_data["days"])),
+            now=clock.now(),
+        )
+    except Invalid as error:
+        form.add_error(None, error.message)
+        return _account(request, form, status=400)
+    return _account(request, TokenForm(), secret=secret)
+
+
+@page
+@require_POST
+def token_revoke(request: HttpRequest, token: int) -> HttpResponse:
+    own.revoke_token(person(request), token, now=clock.now())
+    messages.success(request, _("The token is revoked. Nothing can use it from now on."))
+    return redirect("account")
+
+
+def _account(
+    request: HttpRequest, form: TokenForm, *, secret: str = "", status: int = 200
+) -> HttpResponse:
+    user = person(request)
+    context = {
+        "form": form,
+        "secret": secret,
+        "tokens": user.tokens.filter(expires_at__gt=clock.now()),
+        "keys": user.keys.all(),
+    }
+    return show(request, "accounts/account.html", context, status=status)
+
+
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """For anybody, signed in or not: a cookie, and the account's language when there is one."""
+    chosen = request.POST.get("language", "")
+    target = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(
+        target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    ):
+        target = "/"
+    response = redirect(target)
+    if chosen in Language.values:
+        response.set_cookie(
+            settings.LANGUAGE_COOKIE_NAME,
+            chosen,
+            max_age=365 * 24 * 3600,
+            samesite="Lax",
+            secure=settings.LANGUAGE_COOKIE_SECURE,
+        )
+        if isinstance(request.user, User):
+            own.set_language(request.user, chosen)
+        translation.activate(chosen)
+    return response
