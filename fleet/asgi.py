@@ -3,10 +3,10 @@
 import os
 from typing import Any, cast
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
-django_application: Any = get_asgi_application()
+django.setup()
 
 # Only now: these import models.
 from channels.auth import AuthMiddlewareStack  # noqa: E402
@@ -16,8 +16,10 @@ from django.conf import settings  # noqa: E402
 
 from fleet.access.stream import application as stream_application  # noqa: E402
 from fleet.core.asgi import Receive, Scope, Send, refuse_websocket  # noqa: E402
+from fleet.core.handler import PortalHandler  # noqa: E402
 from fleet.live.routing import websocket_urlpatterns  # noqa: E402
 
+django_application = PortalHandler()
 # Channels ships no types.
 _routes: Any = cast(Any, URLRouter)(websocket_urlpatterns)
 live_application: Any = cast(Any, OriginValidator)(

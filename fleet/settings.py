@@ -139,6 +139,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": PATENCY_DATA / "portal.db",
+        "CONN_MAX_AGE": None,  # each thread that serves keeps its own (fleet.core.handler)
         "OPTIONS": {
             # A write lock from BEGIN on: a transaction that reads first never fails half-way.
             "transaction_mode": "IMMEDIATE",

@@ -49,7 +49,8 @@ def record(
     if ACTION.fullmatch(action) is None or (reason and _REASON.fullmatch(reason) is None):
         raise ValueError(f"not codes: {action!r}, {reason!r}")
     at = now or clock.now()
-    with transaction.atomic():
+    # No savepoint of its own: what fails here fails what it is a record of.
+    with transaction.atomic(savepoint=False):
         last = (
             Entry.objects.filter(organisation=organisation)
             .order_by("-index")

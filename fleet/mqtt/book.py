@@ -1,21 +1,20 @@
-"""The decisions of one batch: what was decided before, what is decided now, who must be told.
-
-Loaded with a few queries for the whole batch and written with a few, inside one transaction.
-"""
+"""The decisions: what was decided before, what is decided now."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from django.db import connection
 
 from agent.wire.catalogue import RefusalReason
 from agent.wire.messages import Hex32, Seq
 from fleet.inventory.models import Device
 from fleet.mqtt.models import Decision, Outbox
 from fleet.mqtt.queue import Item
+
+MOST_OUTBOXES = 20_000  # remembered
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -53,55 +52,69 @@ class Entry:
     key: Key | None
 
 
-@dataclass(slots=True)
 class Book:
-    devices: dict[str, Device] = field(default_factory=dict)
-    past: dict[tuple[str, str, int], Past] = field(default_factory=dict)
-    outboxes: dict[tuple[str, str], Outbox] = field(default_factory=dict)
-    _new: list[Decision] = field(default_factory=list)
-    _moved: set[tuple[str, str]] = field(default_factory=set)
+    """What the writer knows of decisions. One for the thread, opened for each transaction.
 
-    @classmethod
-    def load(cls, entries: Iterable[Entry]) -> "Book":
-        book = cls()
+    Outboxes are remembered from one transaction to the next, so that a new message costs no
+    look-up: nobody else decides, and `high` says that a higher number is new. After a transaction
+    that failed, `forget` what was learned in it.
+    """
+
+    def __init__(self) -> None:
+        self._devices: dict[str, Device] = {}
+        self._past: dict[tuple[str, str, int], Past] = {}
+        self._outboxes: dict[tuple[str, str], Outbox] = {}
+        self._new: list[Decision] = []
+        self._moved: dict[tuple[str, str], Outbox] = {}
+
+    def open(self, entries: Iterable[Entry]) -> None:
+        """Begin a transaction about these."""
         names = {entry.item.device for entry in entries}
-        book.devices = Device.objects.select_related("organisation").in_bulk(names)
-        wanted: dict[tuple[str, str], set[int]] = defaultdict(set)
-        for entry in entries:
-            if entry.key is not None and entry.item.device in book.devices:
-                wanted[entry.item.device, entry.key.outbox].add(entry.key.seq)
-        for (device, outbox), numbers in wanted.items():
-            rows = Decision.objects.filter(device=device, outbox=outbox, seq__in=numbers)
-            for seq, digest, reason in rows.values_list("seq", "digest", "reason"):
-                if seq is not None:
-                    book.past[device, outbox, seq] = Past(digest, reason)
-            row = Outbox.objects.filter(device=device, outbox=outbox).first()
-            if row is not None:
-                book.outboxes[device, outbox] = row
-        return book
+        self._devices = Device.objects.select_related("organisation").in_bulk(names)
+        self._past.clear()
+        self._new.clear()
+        self._moved.clear()
+        if len(self._outboxes) > MOST_OUTBOXES:
+            self._outboxes.clear()
 
-    def fresh_device(self, device: str) -> Device | None:
+    def forget(self) -> None:
+        """The transaction was rolled back."""
+        self._outboxes.clear()
+
+    def device(self, name: str) -> Device | None:
+        return self._devices.get(name)
+
+    def fresh_device(self, name: str) -> Device | None:
         """Read the device again: a handler that failed may have left its copy half changed."""
-        found = Device.objects.select_related("organisation").filter(pk=device).first()
+        found = Device.objects.select_related("organisation").filter(pk=name).first()
         if found is None:
-            self.devices.pop(device, None)
+            self._devices.pop(name, None)
         else:
-            self.devices[device] = found
+            self._devices[name] = found
         return found
 
     def decided_before(self, device: str, key: Key) -> Past | None:
         """The earlier decision on this key; one with an empty digest has been forgotten since."""
-        past = self.past.get((device, key.outbox, key.seq))
+        past = self._past.get((device, key.outbox, key.seq))
         if past is not None:
             return past
-        outbox = self.outboxes.get((device, key.outbox))
-        return Past("", "") if outbox is not None and key.seq <= outbox.floor else None
+        outbox = self._outbox(device, key.outbox)
+        if outbox is None or key.seq > outbox.high:
+            return None
+        row = (
+            Decision.objects.filter(device=device, outbox=key.outbox, seq=key.seq)
+            .values_list("digest", "reason")
+            .first()
+        )
+        if row is not None:
+            return Past(*row)
+        # Housekeeping may have raised the floor since this outbox was remembered.
+        floor = Outbox.objects.filter(pk=outbox.pk).values_list("floor", flat=True).first()
+        return Past("", "") if floor is not None and key.seq <= floor else None
 
     def high(self, device: str, outbox: str) -> int:
-        """Everything up to here is decided, this batch included."""
-        row = self.outboxes.get((device, outbox))
-        if row is None:
-            row = Outbox.objects.filter(device=device, outbox=outbox).first()
+        """Everything up to here is decided, this transaction included."""
+        row = self._outbox(device, outbox)
         return row.high if row is not None else 0
 
     def decide(
@@ -123,23 +136,33 @@ class Book:
         )
         if key is None:
             return
-        self.past[item.device, key.outbox, key.seq] = Past(entry.digest, reason or "")
+        self._past[item.device, key.outbox, key.seq] = Past(entry.digest, reason or "")
         place = (item.device, key.outbox)
-        outbox = self.outboxes.get(place)
+        outbox = self._outbox(*place)
         if outbox is None:
-            outbox = self.outboxes[place] = Outbox(device_id=item.device, outbox=key.outbox)
+            outbox = self._outboxes[place] = Outbox(device_id=item.device, outbox=key.outbox)
         if key.seq > outbox.high:
             outbox.high = key.seq
-        self._moved.add(place)
+            self._moved[place] = outbox
 
     def save(self) -> None:
+        """Write what was decided."""
         Decision.objects.bulk_create(self._new)
-        for place in self._moved:
-            outbox = self.outboxes[place]
-            if outbox.pk is None:
-                outbox.save(force_insert=True)
-            else:
-                outbox.save(update_fields=["high"])
+        moved = self._moved.values()
+        Outbox.objects.bulk_create([row for row in moved if row.pk is None])
+        known = [(row.high, row.pk) for row in moved if row.pk is not None]
+        if known:
+            # One statement for all; the model's own way is one each.
+            with connection.cursor() as cursor:
+                cursor.executemany("UPDATE mqtt_outbox SET high = %s WHERE id = %s", known)
+
+    def _outbox(self, device: str, outbox: str) -> Outbox | None:
+        found = self._outboxes.get((device, outbox))
+        if found is None:
+            found = Outbox.objects.filter(device=device, outbox=outbox).first()
+            if found is not None:
+                self._outboxes[device, outbox] = found
+        return found
 
 
 def examine(item: Item) -> Entry:

@@ -33,7 +33,7 @@ class Item:
 class Load:
     """What the writer takes at once: work first (presence, ticks), then messages."""
 
-    work: list[Callable[[], None]] = field(default_factory=list)
+    work: list[Callable[[], object]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
 
 
@@ -44,7 +44,7 @@ class IngestQueue:
         self._bytes = 0
         self._items: deque[Item] = deque()
         # By name, the newest wins: bounded by the number of devices and of ticks.
-        self._work: dict[str, Callable[[], None]] = {}
+        self._work: dict[str, Callable[[], object]] = {}
         self._filled = threading.Condition()
         self._closed = False
         self._starved = False
@@ -67,7 +67,7 @@ class IngestQueue:
             self._filled.notify()
             return True
 
-    def submit(self, name: str, work: Callable[[], None]) -> None:
+    def submit(self, name: str, work: Callable[[], object]) -> None:
         """Have the writer do `work`, before messages that wait. Work of the same name that has not
         begun is replaced."""
         with self._filled:

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import F, Max
 from django.db.models.functions import Greatest
 
@@ -19,6 +20,13 @@ def forget_old_decisions(now: datetime) -> int:
     """
     rows = Decision.objects.filter(decided_at__lt=now - DECISIONS_FOR).order_by("pk")
     old = list(rows.values_list("pk", flat=True)[:_AT_ONCE])
+    if not old:
+        return 0
+    with transaction.atomic():
+        return _forget(old)
+
+
+def _forget(old: list[int]) -> int:
     floors = (
         Decision.objects.filter(pk__in=old, outbox__isnull=False)
         .order_by()

@@ -29,16 +29,20 @@ def event(device: Device, message: messages.Event, received_at: datetime) -> Non
         seq=message.seq,
     )
     if message.phase is EventPhase.RAISED:
-        Condition.objects.update_or_create(
+        condition = Condition(
             device=device,
+            organisation=device.organisation,
             code=message.code,
             syringe=syringe,
-            defaults={
-                "organisation": device.organisation,
-                "priority": priority,
-                "value": message.value,
-                "raised_at": at,
-            },
+            priority=priority,
+            value=message.value,
+            raised_at=at,
+        )
+        Condition.objects.bulk_create(  # one statement: insert or update
+            [condition],
+            update_conflicts=True,
+            unique_fields=["device", "code", "syringe"],
+            update_fields=["organisation", "priority", "value", "raised_at"],
         )
     else:
         Condition.objects.filter(device=device, code=message.code, syringe=syringe).delete()

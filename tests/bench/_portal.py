@@ -64,7 +64,7 @@ async def _serve(found: dict[str, Any]) -> None:
     from fleet.mqtt.server import Running, serve
 
     async def tell(running: Running) -> None:
-        while not running.web.started:
+        while not running.web.started:  # noqa: ASYNC110  (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         web = running.web.servers[0].sockets[0].getsockname()[1]
         print(json.dumps({**found, "web": web, "gate": running.gate.port}), flush=True)
