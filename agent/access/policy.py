@@ -38,7 +38,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     remote: bool = True  # the panel's switch: remote connection
     diagnostics: Rule = Rule.ALLOW
     service: Rule = Rule.ALLOW
-    os: Literal[Rule.ASK, Rule.DENY] = Rule.ASK
+    os: Literal["ask", "deny"] = "ask"  # never allowed without a person
     approval_wait_s: Annotated[int, msgspec.Meta(ge=60, le=600)] = 300
     idle_s: Annotated[int, msgspec.Meta(ge=60, le=3600)] = 900
     renewal_s: Annotated[int, msgspec.Meta(ge=300, le=1800)] = 1800  # of presence
@@ -51,7 +51,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
-CLOSED = Policy(remote=False, diagnostics=Rule.DENY, service=Rule.DENY, os=Rule.DENY)
+CLOSED = Policy(remote=False, diagnostics=Rule.DENY, service=Rule.DENY, os="deny")
 
 
 def decode(data: bytes) -> Policy:

@@ -83,7 +83,9 @@ class RosterStore:
 
 def _read(connection: sqlite3.Connection) -> _Row | None:
     connection.execute(_SCHEMA)
-    row: _Row | None = connection.execute("SELECT version, data, signature FROM roster").fetchone()
+    row: _Row | None = connection.execute(
+        "SELECT version, CAST(data AS BLOB), CAST(signature AS BLOB) FROM roster"
+    ).fetchone()
     return row
 
 

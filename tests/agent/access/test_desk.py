@@ -222,7 +222,7 @@ def test_out_of_product_line_level_or_training() -> None:
 
 
 def test_the_policy_denies() -> None:
-    refused(Bench(policy=Policy(os=Rule.DENY)), R.POLICY)
+    refused(Bench(policy=Policy(os="deny")), R.POLICY)
 
 
 def test_one_session_at_a_time() -> None:
@@ -558,7 +558,7 @@ def test_the_switch_at_the_panel_ends_everything() -> None:
 def test_a_policy_that_denies_now_ends_what_it_denies() -> None:
     bench = Bench()
     session = bench.active()
-    bench.policy(os=Rule.DENY)
+    bench.policy(os="deny")
     assert bench.last(session) == (S.ENDED, R.POLICY)
 
 

@@ -114,7 +114,7 @@ class AnyOrder(RuleBasedStateMachine):
         if it is not None:
             self.bench.moved(session, it.bytes_up + size, it.bytes_down)
 
-    @rule(os=st.sampled_from([Rule.ASK, Rule.DENY]), service=st.sampled_from(Rule))
+    @rule(os=st.sampled_from(["ask", "deny"]), service=st.sampled_from(Rule))
     def policy(self, os: Any, service: Rule) -> None:
         self.bench.policy(os=os, service=service)
 
