@@ -137,7 +137,7 @@ if DEBUG:  # read templates from disk each time
 
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "fleet.core.sqlite",
         "NAME": PATENCY_DATA / "portal.db",
         "CONN_MAX_AGE": None,  # each thread that serves keeps its own (fleet.core.handler)
         "OPTIONS": {

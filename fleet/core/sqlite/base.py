@@ -1,0 +1,58 @@
+"""The database wrapper.
+
+SQLite lets one connection write and has the others sleep and try again, a little longer each time;
+who comes back to a free lock has it. Beside ingest, which takes the lock again a moment after it
+gave it back, a person's request could lose that race until it fails. So the writers of this process
+queue before they begin: a transaction (all of ours are IMMEDIATE) starts when its turn comes. Other
+processes are left to SQLite.
+"""
+
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
+
+from fleet.core.sqlite.turnstile import Turnstile
+
+_turnstile = Turnstile()
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._has_turn = False
+
+    def _start_transaction_under_autocommit(self) -> None:
+        if not self._has_turn:
+            timeout = float(self.settings_dict["OPTIONS"].get("timeout", 5))
+            if not _turnstile.enter(timeout):
+                raise OperationalError("database is locked: no turn to write within its timeout")
+            self._has_turn = True
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]  (the stubs know it not)
+        except BaseException:
+            self._end_turn()
+            raise
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()  # type: ignore[misc]  (the stubs know it not)
+        finally:
+            self._end_turn()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()  # type: ignore[misc]  (the stubs know it not)
+        finally:
+            self._end_turn()
+
+    def _close(self) -> None:
+        try:
+            super()._close()  # type: ignore[misc]  (the stubs know it not)
+        finally:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            _turnstile.leave()
