@@ -1,13 +1,15 @@
 """A portal process for benches: `python -m tests.bench._portal DATA DEVICES`.
 
 Prints one line of JSON when it serves: port of the web, port of the gate, a specialist's token and
-the devices with their certificates. Ends with SIGTERM.
+the devices with their certificates. Ends with SIGTERM, and then prints another: when the service
+was called for each session, on the clock that all processes of this machine share.
 """
 
 import asyncio
 import json
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,27 @@ def main(data: Path, count: int) -> None:
 
     django.setup()
     found = seed(data, count)
+    asked = _watch_requests()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(found))
+    print(json.dumps(asked), flush=True)
+
+
+def _watch_requests() -> dict[str, float]:
+    """Note when access.services.request is called: session -> seconds."""
+    from fleet.access import services
+
+    asked: dict[str, float] = {}
+    real = services.request
+
+    def request(**fields: Any) -> Any:
+        started = time.perf_counter()
+        session = real(**fields)
+        asked[session.pk] = started
+        return session
+
+    services.request = request
+    return asked
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """From *Request* to the agent holding the message (R-CON-4), beside the poll that it replaces.
 
-200 requests over the API of a portal process, to one of 12 connected devices each. The clock starts
-before the HTTP request is written and stops when the device's TLS socket has given the whole MQTT
-message: the sign-in, the door, the transaction with its fsync, the gate. Each device confirms what
-it gets and each session is ended, as in life.
+200 requests over the API of a portal process, to one of 12 connected devices each. One clock starts
+before the HTTP request is written (then come sign-in, door and checks), the other when the service
+is called (then the transaction with its fsync, the gate, TLS); both stop when the device has the
+whole MQTT message. Each device confirms what it gets and each session is ended, as in life.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import uvloop
 
 from agent.wire import messages, topics
@@ -92,8 +92,47 @@ class Agent:
         raw.send(publish(topic, messages.encode(message), first=first, id=id))
 
 
-async def _measure(portal: dict[str, Any]) -> list[float]:
-    """Milliseconds of each request, the warm-up left out."""
+class Api:
+    """The least of an HTTP client, on one connection: its own time is in what is measured."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._token = token
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        data = json.dumps(body).encode()
+        head = (
+            f"POST /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {self._token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + data)
+        async with asyncio.timeout(30):
+            answer = await self._reader.readuntil(b"\r\n\r\n")
+            assert answer.split(b" ", 2)[1] in (b"200", b"201"), answer
+            [length] = [
+                int(line.split(b":")[1])
+                for line in answer.split(b"\r\n")
+                if line.lower().startswith(b"content-length")
+            ]
+            found: dict[str, Any] = json.loads(await self._reader.readexactly(length))
+            return found
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds on the clock that all processes share."""
+
+    session: str
+    asked: float  # before the HTTP request is written
+    held: float  # the device has the whole message
+
+
+async def _measure(portal: dict[str, Any]) -> list[Times]:
+    """One of each request, the warm-up left out."""
     agents = [Agent(each["device"]) for each in portal["devices"]]
     async with asyncio.TaskGroup() as group:
         tasks = []
@@ -105,38 +144,32 @@ async def _measure(portal: dict[str, Any]) -> list[float]:
             ready = asyncio.Event()
             tasks.append(group.create_task(agent.run(portal["gate"], context, ready)))
             await ready.wait()
-        async with httpx.AsyncClient(
-            base_url=f"http://localhost:{portal['web']}/api/v1/",
-            headers={"Authorization": f"Bearer {portal['token']}"},
-            trust_env=False,
-            timeout=30,
-        ) as client:
-            times = [
-                await _one(client, agents[number % len(agents)])
-                for number in range(WARM_UP + REQUESTS)
-            ]
+        reader, writer = await asyncio.open_connection("127.0.0.1", portal["web"])
+        api = Api(reader, writer, portal["token"])
+        times = [
+            await _one(api, agents[number % len(agents)]) for number in range(WARM_UP + REQUESTS)
+        ]
+        writer.close()
         for task in tasks:
             task.cancel()
     return times[WARM_UP:]
 
 
-async def _one(client: httpx.AsyncClient, agent: Agent) -> float:
+async def _one(api: Api, agent: Agent) -> Times:
     body = {
         "device": agent.device, "level": "os", "services": ["ssh"], "reason": "repair",
         "ticket": "T-1", "note": "", "life_s": 1800,
     }  # fmt: skip
     agent.arrived.clear()
-    started = time.perf_counter()
-    answer = await client.post("access/sessions/", json=body)
-    answer.raise_for_status()
-    session = answer.json()["session"]
+    asked = time.perf_counter()
+    session = (await api.post("access/sessions/", body))["session"]
     async with asyncio.timeout(30):
         while session not in agent.held:
             agent.arrived.clear()
             await agent.arrived.wait()
-    (await client.post(f"access/sessions/{session}/end/")).raise_for_status()
+    await api.post(f"access/sessions/{session}/end/", {})
     await asyncio.sleep(PAUSE_S)
-    return (agent.held.pop(session) - started) * 1000
+    return Times(session, asked, agent.held.pop(session))
 
 
 def run() -> list[Row]:
@@ -152,15 +185,23 @@ def run() -> list[Row]:
             assert process.stdout is not None
             portal = json.loads(process.stdout.readline())
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                times = sorted(runner.run(_measure(portal)))
-        finally:
+                times = runner.run(_measure(portal))
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
-    p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
-    poll = f"a poll every {POLL_S:.0f} s"
-    note = f"{REQUESTS} requests, {DEVICES} devices, fsync included; "
+            served = json.loads(process.communicate(timeout=10)[0])
+        finally:
+            process.kill()
+            process.communicate()
+    whole = [each.held - each.asked for each in times]
+    inside = [each.held - served[each.session] for each in times]
+    return [*_rows("HTTP request to agent", whole), *_rows("service call to agent", inside)]
+
+
+def _rows(what: str, seconds: list[float]) -> list[Row]:
+    ordered = sorted(each * 1000 for each in seconds)
+    p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    poll = f"poll every {POLL_S:.0f} s:"
+    verdict = "kept" if p99 <= FLOOR_P99_MS else "MISSED"
     return [
-        Row("request held by the agent, p50", p50, "ms", poll, POLL_S * 500, note),
-        Row("request held by the agent, p99", p99, "ms", poll, POLL_S * 990,
-            f"floor {FLOOR_P99_MS:.0f} ms: {'kept' if p99 <= FLOOR_P99_MS else 'MISSED'}"),
-    ]  # fmt: skip
+        Row(f"{what}, p50", p50, "ms", poll, POLL_S * 500, f"{REQUESTS} on {DEVICES} devices"),
+        Row(f"{what}, p99", p99, "ms", poll, POLL_S * 990, f"floor {FLOOR_P99_MS:.0f}: {verdict}"),
+    ]

@@ -29,26 +29,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 raise OperationalError("database is locked: no turn to write within its timeout")
             self._has_turn = True
         try:
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]  (the stubs know it not)
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]  # not in the stubs
         except BaseException:
             self._end_turn()
             raise
 
     def _commit(self) -> None:
         try:
-            super()._commit()  # type: ignore[misc]  (the stubs know it not)
+            super()._commit()  # type: ignore[misc]  # not in the stubs
         finally:
             self._end_turn()
 
     def _rollback(self) -> None:
         try:
-            super()._rollback()  # type: ignore[misc]  (the stubs know it not)
+            super()._rollback()  # type: ignore[misc]  # not in the stubs
         finally:
             self._end_turn()
 
     def _close(self) -> None:
         try:
-            super()._close()  # type: ignore[misc]  (the stubs know it not)
+            super()._close()  # type: ignore[misc]  # not in the stubs
         finally:
             self._end_turn()
 
