@@ -9,7 +9,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from agent.wire import chain
 from agent.wire.catalogue import Outcome
@@ -49,50 +49,39 @@ def record(
     if ACTION.fullmatch(action) is None or (reason and _REASON.fullmatch(reason) is None):
         raise ValueError(f"not codes: {action!r}, {reason!r}")
     at = now or clock.now()
+    said = {
+        "chain": organisation.pk,
+        "at": clock.to_ms(at),
+        "action": action,
+        "actor": actor if isinstance(actor, str) else actor.username,
+        "outcome": str(outcome),
+        "device": device.pk if device is not None else None,
+        "session": session,
+        "execution": execution,
+        "reason": reason,
+        "digest": digest,
+    }
     # No savepoint of its own: what fails here fails what it is a record of.
     with transaction.atomic(savepoint=False):
-        last = (
-            Entry.objects.filter(organisation=organisation)
-            .order_by("-index")
-            .values_list("index", "hash")
-            .first()
-        )
-        index, previous = (last[0] + 1, last[1]) if last else (0, chain.GENESIS)
-        link = _link(
-            {
-                "index": index,
-                "chain": organisation.pk,
-                "at": clock.to_ms(at),
-                "action": action,
-                "actor": actor if isinstance(actor, str) else actor.username,
-                "outcome": str(outcome),
-                "device": device.pk if device is not None else None,
-                "session": session,
-                "execution": execution,
-                "reason": reason,
-                "digest": digest,
-                "previous": previous,
-            }
-        )
-        entry = Entry.objects.create(
-            organisation=organisation,
-            index=index,
-            entry=link,
-            hash=link["hash"],
-            previous=previous,
-            at=at,
-            action=action,
-            session=session or "",
-            execution=execution or "",
-            device=device.pk if device is not None else "",
-        )
-        _append_head(link)
-    return entry
+        return _append(organisation, said, at)
 
 
-def _append_head(link: dict[str, Any]) -> None:
-    last = HeadLink.objects.order_by("-index").values_list("index", "hash").first()
-    index, previous = (last[0] + 1, last[1]) if last else (0, chain.GENESIS)
+def _append(organisation: "Organisation", said: dict[str, Any], at: datetime) -> Entry:
+    index, previous = _next(_TAIL, organisation.pk)
+    link = _link({"index": index, **said, "previous": previous})
+    entry = Entry.objects.create(
+        organisation=organisation,
+        index=index,
+        entry=link,
+        hash=link["hash"],
+        previous=previous,
+        at=at,
+        action=said["action"],
+        session=said["session"] or "",
+        execution=said["execution"] or "",
+        device=said["device"] or "",
+    )
+    index, previous = _next(_HEADS_TAIL)
     head = _link(
         {
             "index": index,
@@ -104,6 +93,23 @@ def _append_head(link: dict[str, Any]) -> None:
         }
     )
     HeadLink.objects.create(index=index, entry=head, hash=head["hash"])
+    return entry
+
+
+# By hand: building these two through the model costs more than all else that a record does, and
+# every action waits for its record.
+_TAIL = (
+    'SELECT "index", hash FROM audit_entry WHERE organisation_id = %s ORDER BY "index" DESC LIMIT 1'
+)
+_HEADS_TAIL = 'SELECT "index", hash FROM audit_headlink ORDER BY "index" DESC LIMIT 1'
+
+
+def _next(tail: str, *arguments: str) -> tuple[int, str]:
+    """Index of the next entry, and hash of the last."""
+    with connection.cursor() as cursor:
+        cursor.execute(tail, arguments)
+        last = cursor.fetchone()
+    return (last[0] + 1, last[1]) if last else (0, chain.GENESIS)
 
 
 def _link(fields: dict[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_asking_costs_few_queries(
     device = Device.objects.select_related("organisation").get(pk=device.pk)
     owner = User.objects.select_related("organisation").get(pk=owner.pk)
     context: CaptureQueriesContext
-    with django_assert_num_queries(9) as context:  # 4 of them savepoints, inside the test's own
+    with django_assert_num_queries(7) as context:  # 2 of them a savepoint, inside the test's own
         services.request(
             actor=owner, device=device, level="os", services=["ssh"], reason="repair",
             life=timedelta(minutes=30), now=now,
