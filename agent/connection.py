@@ -7,9 +7,10 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from agent import core
+from agent import core, effects
 from agent.clock import Clock
-from agent.core import Core, Effect, Phase
+from agent.core import Core
+from agent.effects import Effect, Phase
 from agent.identity import Identity
 from agent.link import Link, Token
 from agent.outbox import Entry, Outbox
@@ -29,7 +30,7 @@ class Owner(Protocol):
     def heartbeat(self, rtt_ms: float | None) -> Heartbeat: ...
     def live(self) -> Live: ...
     def deliver(self, message: Message, payload: bytes) -> None: ...
-    def unreadable(self, what: core.Unreadable) -> None: ...
+    def unreadable(self, what: effects.Unreadable) -> None: ...
     def frame(self, frame: bytes) -> None: ...
     def next_frame(self) -> bytes | None: ...
     def changed(self, phase: Phase, reason: str) -> None: ...
@@ -156,8 +157,8 @@ class Connection:
 
     # --- effects ---------------------------------------------------------------------------------
 
-    def _do(self, effects: list[Effect]) -> None:
-        for effect in effects:
+    def _do(self, wanted: list[Effect]) -> None:
+        for effect in wanted:
             try:
                 self._carry_out(effect)
             except Exception:
@@ -167,43 +168,43 @@ class Connection:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case core.SendEntry(entry):
+            case effects.SendEntry(entry):
                 topic = topics.up(self._identity.device, entry.type, entry.version)
                 self._link.publish(topic, entry.payload, entry.seq)
-            case core.Acknowledge(seq):
+            case effects.Acknowledge(seq):
                 self._outbox.acknowledge(seq)
-            case core.DeliverFrame(frame):
+            case effects.DeliverFrame(frame):
                 self._owner.frame(frame)
-            case core.Deliver(message, payload):
+            case effects.Deliver(message, payload):
                 self._owner.deliver(message, payload)
-            case core.Unreadable():
+            case effects.Unreadable():
                 self._owner.unreadable(effect)
-            case core.SendHeartbeat(rtt_ms):
+            case effects.SendHeartbeat(rtt_ms):
                 self._publish(self._owner.heartbeat(rtt_ms), None)
-            case core.SendLive():
+            case effects.SendLive():
                 self._publish(self._owner.live(), None)
-            case core.Fetch(connection, after, limit):
+            case effects.Fetch(connection, after, limit):
                 self._fetch(connection, after, limit)
-            case core.Rewind(high):
+            case effects.Rewind(high):
                 self._rewind(high)
             case _:
                 self._connect(effect)
 
     def _connect(self, effect: Effect) -> None:
         match effect:
-            case core.Dial(server):
+            case effects.Dial(server):
                 self._link.dial(self._identity.servers[server], self._context, self._timing.dial)
-            case core.Hangup(reason):
+            case effects.Hangup(reason):
                 log.info("hanging up: %s", reason)
                 self._link.hang_up()
-            case core.Subscribe(topic_filter):
+            case effects.Subscribe(topic_filter):
                 self._link.subscribe(topic_filter)
-            case core.Ping():
+            case effects.Ping():
                 self._link.ping()
-            case core.Greet():
+            case effects.Greet():
                 self._core.outbox = self._outbox.id
                 self._publish(self._owner.hello(), _HELLO)
-            case core.Changed(phase, reason):
+            case effects.Changed(phase, reason):
                 self._link.stream(self._core.connected)
                 self._owner.changed(phase, reason)
 

@@ -26,23 +26,13 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from agent import effects
+from agent.effects import Effect, Phase
 from agent.outbox import Entry
 from agent.wire import messages, topics
 from agent.wire.messages import Message, MessageError, Rate, Welcome
 from agent.wire.topics import STREAM, Direction
-
-
-class Phase(StrEnum):
-    IDLE = "idle"
-    DIALLING = "dialling"
-    CONNECTING = "connecting"
-    SUBSCRIBING = "subscribing"
-    GREETING = "greeting"
-    ONLINE = "online"
-    WAITING = "waiting"
-
 
 _P = Phase
 _BROKEN = frozenset({_P.WAITING, _P.IDLE})
@@ -76,127 +66,6 @@ class Timing:
     window: int = 32
     window_bytes: int = 512 * 1024
     ahead: int = 128  # entries held in memory, sent or about to be
-
-
-# --- effects ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Connect to access server number `server`, TLS and MQTT CONNECT included."""
-
-    server: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hangup:
-    """Close the connection. `reason` is for the log."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    topic_filter: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Greet:
-    """Send `hello` at QoS 1; report its PUBACK with `greeted`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendEntry:
-    """Publish at QoS 1; report its PUBACK with `acknowledged`."""
-
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class SendHeartbeat:
-    rtt_ms: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SendLive:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rewind:
-    """Bring the outbox to the portal's mark, before any later Fetch."""
-
-    high: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Read waiting entries; answer with `fetched`, naming the connection that asked."""
-
-    connection: int
-    after: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """A readable message for the parts of the agent; `payload` is its exact bytes."""
-
-    message: Message
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DeliverFrame:
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A message that came down and was ignored; no byte of it is kept."""
-
-    type: str
-    version: int
-    reason: str
-    length: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The phase changed."""
-
-    phase: Phase
-    reason: str
-
-
-Effect = (
-    Dial
-    | Hangup
-    | Subscribe
-    | Ping
-    | Greet
-    | SendEntry
-    | SendHeartbeat
-    | SendLive
-    | Acknowledge
-    | Rewind
-    | Fetch
-    | Deliver
-    | DeliverFrame
-    | Unreadable
-    | Changed
-)
 
 
 @dataclass(slots=True)
@@ -265,7 +134,7 @@ class Core:
 
     def stop(self, now: float) -> list[Effect]:
         if self.phase not in (Phase.IDLE, Phase.WAITING):
-            self._effects.append(Hangup("stopped"))
+            self._effects.append(effects.Hangup("stopped"))
         self._enter(now, Phase.IDLE, "stopped", deadline=None)
         return self._take()
 
@@ -306,7 +175,7 @@ class Core:
     def accepted(self, now: float) -> list[Effect]:
         """CONNACK with code 0."""
         if self.phase is Phase.CONNECTING:
-            self._effects.append(Subscribe(topics.down_filter(self._device)))
+            self._effects.append(effects.Subscribe(topics.down_filter(self._device)))
             self._enter(now, Phase.SUBSCRIBING, "", deadline=self._t.handshake)
         return self._take()
 
@@ -319,7 +188,7 @@ class Core:
             self._ping_due = now + self._t.ping
             self._ping_sent = None
             self._heartbeat_due = now
-            self._effects.append(Greet())
+            self._effects.append(effects.Greet())
             self._enter(now, Phase.GREETING, "", deadline=None)
         return self._take()
 
@@ -349,7 +218,7 @@ class Core:
         if size is not None:
             self._flow.in_flight_bytes -= size
             self._progress = now
-            self._effects.append(Acknowledge(seq))
+            self._effects.append(effects.Acknowledge(seq))
             self._pump(now)
         return self._take()
 
@@ -359,7 +228,7 @@ class Core:
         if parsed is None or parsed.direction is Direction.UP or parsed.device != self._device:
             self._unreadable("", 0, "topic", payload)
         elif parsed.type == STREAM:
-            self._effects.append(DeliverFrame(payload))
+            self._effects.append(effects.DeliverFrame(payload))
         else:
             try:
                 message = messages.decode_down(parsed.type, parsed.version, payload)
@@ -417,10 +286,10 @@ class Core:
             raise AssertionError(f"{self.phase} does not lead to {phase}")
         self.phase, self.since, self.reason = phase, now, reason or self.reason
         self._deadline = None if deadline is None else now + deadline
-        self._effects.append(Changed(phase, reason))
+        self._effects.append(effects.Changed(phase, reason))
 
     def _dial(self, now: float) -> None:
-        self._effects.append(Dial(self.server))
+        self._effects.append(effects.Dial(self.server))
         self._enter(now, Phase.DIALLING, "", deadline=self._t.dial)
 
     def _break(self, now: float, reason: str, *, hang_up: bool) -> None:
@@ -429,7 +298,7 @@ class Core:
         if self.connected and now - self.since >= self._t.lasting:
             self._failures = 0
         if hang_up:
-            self._effects.append(Hangup(reason))
+            self._effects.append(effects.Hangup(reason))
         ceiling = min(self._t.back_off_cap, self._t.back_off * 2 ** min(self._failures, 16))
         self._failures += 1
         self.server = (self.server + 1) % self._servers
@@ -455,7 +324,7 @@ class Core:
         elif self._flow.in_flight and now - self._progress >= self._t.stuck:
             self._break(now, "no message was acknowledged", hang_up=True)
         elif now >= self._ping_due and self._ping_sent is None:
-            self._effects.append(Ping())
+            self._effects.append(effects.Ping())
             self._ping_sent = now
             self._ping_due = now + self._t.ping
         elif now >= self._ping_due:
@@ -468,13 +337,13 @@ class Core:
             if now >= self._live_until:
                 self._live_until = 0.0
                 return
-            self._effects.append(SendLive())
+            self._effects.append(effects.SendLive())
             # Skip what was missed: a late sample is no reason for two.
             due = self._live_due + self._live_every
             self._live_due = due if due > now else now + self._live_every
 
     def _heartbeat(self, now: float) -> None:
-        self._effects.append(SendHeartbeat(self.rtt_ms))
+        self._effects.append(effects.SendHeartbeat(self.rtt_ms))
         self._heartbeat_due = now + self._t.heartbeat
 
     def _message(self, now: float, message: Message, payload: bytes) -> None:
@@ -482,7 +351,7 @@ class Core:
             # A mark for another outbox, or one that comes when sending has begun, is of no use;
             # the next connection asks again.
             if self.phase is Phase.GREETING and message.outbox == self.outbox:
-                self._effects.append(Rewind(message.high))
+                self._effects.append(effects.Rewind(message.high))
             if self.phase is Phase.GREETING:
                 self._open(now)
         if isinstance(message, Rate):
@@ -491,17 +360,17 @@ class Core:
                 self._live_until = now + message.for_s
                 self._live_due = min(max(self._live_due, now), now + self._live_every)
             return
-        self._effects.append(Deliver(message, payload))
+        self._effects.append(effects.Deliver(message, payload))
 
     def _unreadable(self, type: str, version: int, reason: str, payload: bytes) -> None:
         digest = hashlib.sha256(payload).hexdigest()
-        self._effects.append(Unreadable(type, version, reason, len(payload), digest))
+        self._effects.append(effects.Unreadable(type, version, reason, len(payload), digest))
 
     def _open(self, now: float) -> None:
         self._enter(now, Phase.ONLINE, "", deadline=None)
         self._flow.open = True
         self._flow.loading = True
-        self._effects.append(Fetch(self._connection, self._flow.cursor, self._t.ahead))
+        self._effects.append(effects.Fetch(self._connection, self._flow.cursor, self._t.ahead))
 
     def _pump(self, now: float) -> None:
         """Send what the window takes, and load more when memory runs out of it."""
@@ -517,7 +386,7 @@ class Core:
             entry = flow.ready.popleft()
             flow.in_flight[entry.seq] = size
             flow.in_flight_bytes += size
-            self._effects.append(SendEntry(entry))
+            self._effects.append(effects.SendEntry(entry))
         if not flow.ready and not flow.loading and flow.newest > flow.cursor:
             flow.loading = True
-            self._effects.append(Fetch(self._connection, flow.cursor, self._t.ahead))
+            self._effects.append(effects.Fetch(self._connection, flow.cursor, self._t.ahead))

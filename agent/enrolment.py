@@ -5,7 +5,10 @@ of the environment are not looked at.
 """
 
 import asyncio
+import logging
+import random
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,6 +21,10 @@ from agent.identity import Identity, Provision
 
 DEADLINE_S = 20.0
 MAX_ANSWER = 64 * 1024
+AGAIN_S = (1.0, 30.0)  # first and longest pause after a failure of the network
+REFUSED_AGAIN_S = 60.0  # somebody may put the claim right at the vendor
+
+log = logging.getLogger(__name__)
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -44,6 +51,26 @@ async def enrol(state: Path) -> Identity:
             _("The enrolment server answered {status}; it is tried again.").format(status=status)
         )
     raise EnrolmentRefused(_explain(status, body))
+
+
+async def until_enrolled(state: Path, trouble: Callable[[str], None]) -> Identity:
+    """Try until there is an identity; `trouble` is told why there is none. Raises StateError."""
+    pause, longest = AGAIN_S
+    while True:
+        try:
+            known = await enrol(state)
+        except NetworkError as error:
+            trouble(str(error))
+            log.warning("not enrolled yet: %s", error)
+            await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
+            pause = min(pause * 2, longest)
+        except EnrolmentRefused as error:
+            trouble(str(error))
+            log.error("not enrolled: %s", error)
+            await asyncio.sleep(REFUSED_AGAIN_S)
+        else:
+            trouble("")
+            return known
 
 
 async def _post(provision: Provision, body: bytes) -> tuple[int, bytes]:

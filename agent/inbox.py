@@ -11,8 +11,7 @@ import hashlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.errors import AgentError
 from agent.wire.catalogue import Outcome
@@ -35,15 +34,10 @@ class Inbox:
         self.clock_skew_ms: float | None = None  # the portal's clock less ours; for charts only
         self._agent = agent
         self._queue: asyncio.Queue[tuple[Message, bytes]] = asyncio.Queue(MAX_WAITING)
-        self._handlers: dict[type[Message], Callable[[Any, bytes], Any]] = {
-            Welcome: self._welcome,
-            Refused: self._refused,
-            ServerHead: self._server_head,
-        }
+        agent.handle(Welcome, self._welcome)
+        agent.handle(Refused, self._refused)
+        agent.handle(ServerHead, self._server_head)
         self._recorded: deque[float] = deque(maxlen=RECORDED_PER_MINUTE)
-
-    def handle(self, kind: type[Message], handler: Callable[[Any, bytes], Any]) -> None:
-        self._handlers[kind] = handler
 
     def put(self, message: Message, payload: bytes) -> None:
         try:
@@ -57,7 +51,7 @@ class Inbox:
 
     async def _one(self, message: Message, payload: bytes) -> None:
         digest = hashlib.sha256(payload).hexdigest()
-        handler = self._handlers.get(type(message))
+        handler = self._agent.handlers.get(type(message))
         if handler is None:
             self.ignored("no_handler", digest)
             return

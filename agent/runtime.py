@@ -34,8 +34,7 @@ after another.
 import asyncio
 import hashlib
 import logging
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -43,10 +42,11 @@ from agent import core, drivers, i18n, identity, logs, posix
 from agent.audit import AuditLog
 from agent.clock import Clock
 from agent.connection import Connection
-from agent.control import SOCKET, Args, Control
-from agent.core import Phase
+from agent.control import SOCKET, Args
 from agent.drivers import Driver, DriverError
-from agent.errors import ControlError, EnrolmentRefused, NetworkError, StateError
+from agent.effects import Phase, Unreadable
+from agent.errors import ControlError, StateError
+from agent.hooks import Hooks
 from agent.i18n import _
 from agent.identity import Identity
 from agent.inbox import Inbox
@@ -73,13 +73,11 @@ Part = Callable[["Agent"], None]
 AGENT_VERSION = "0.1.0"
 TICK_S = 0.5
 STOP_S = 0.5  # for each part to stop
-ENROL_AGAIN_S = (1.0, 30.0)  # first and longest pause after a failure of the network
-REFUSED_AGAIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
-class Agent:
+class Agent(Hooks):
     """The agent of one state directory. `run` it; everything else is for its parts."""
 
     store: Store
@@ -96,11 +94,10 @@ class Agent:
         driver: Driver | None = None,
         timing: core.Timing | None = None,
     ) -> None:
+        super().__init__()
         self.state_dir = state
         self.clock = clock or Clock()
-        self.control = Control()
         self.driver = driver or _driver(state)
-        self.roster_version: Callable[[], int] = lambda: 0
         self._parts = parts
         self._timing = timing
         self._connection: Connection | None = None
@@ -108,56 +105,9 @@ class Agent:
         self._inbox = Inbox(self)
         self._group = asyncio.TaskGroup()
         self._clinical = self.driver.state
-        self._ticks: list[Callable[[float], None]] = []
-        self._state_watchers: list[Callable[[ClinicalState], None]] = []
-        self._online_watchers: list[Callable[[bool], None]] = []
-        self._stoppers: list[Callable[[], Awaitable[None]]] = []
-        self._statuses: list[Callable[[], Mapping[str, Any]]] = []
-        self._frame_source: Callable[[], bytes | None] = lambda: None
-        self._frame_sink: Callable[[bytes], None] = lambda frame: None
-        self._provided: dict[type, Any] = {}
         self._was_online = False
         self._fresh = False  # enrolled by this start
         self._trouble = ""
-
-    # --- for the parts: registration -------------------------------------------------------------
-
-    def handle(self, kind: type[M], handler: Callable[[M, bytes], Any]) -> None:
-        """`handler(message, payload)` for each message of this kind; plain or a coroutine.
-
-        A handler that raises loses that one message: it is recorded, and the next one runs.
-        """
-        self._inbox.handle(kind, handler)
-
-    def on_tick(self, watcher: Callable[[float], None]) -> None:
-        self._ticks.append(watcher)
-
-    def on_clinical_state(self, watcher: Callable[[ClinicalState], None]) -> None:
-        self._state_watchers.append(watcher)
-
-    def on_online(self, watcher: Callable[[bool], None]) -> None:
-        self._online_watchers.append(watcher)
-
-    def on_stop(self, stopper: Callable[[], Awaitable[None]]) -> None:
-        self._stoppers.append(stopper)
-
-    def on_frame(self, sink: Callable[[bytes], None]) -> None:
-        self._frame_sink = sink
-
-    def stream_source(self, source: Callable[[], bytes | None]) -> None:
-        self._frame_source = source
-
-    def status_from(self, source: Callable[[], Mapping[str, Any]]) -> None:
-        self._statuses.append(source)
-
-    def provide(self, thing: object) -> None:
-        """Let other parts find this object by its class."""
-        self._provided[type(thing)] = thing
-
-    def get(self, kind: type[P]) -> P:
-        """The object of this class that a part provided. Raises KeyError."""
-        thing: P = self._provided[kind]
-        return thing
 
     # --- for the parts: action -------------------------------------------------------------------
 
@@ -299,24 +249,13 @@ class Agent:
         known = identity.load(self.state_dir)
         if known is not None:
             return known
-        self._fresh = True
         from agent import enrolment  # HTTP is needed once in an injector's life
 
-        pause, longest = ENROL_AGAIN_S
-        while known is None:
-            try:
-                known = await enrolment.enrol(self.state_dir)
-            except NetworkError as error:
-                self._trouble = str(error)
-                log.warning("not enrolled yet: %s", error)
-                await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
-                pause = min(pause * 2, longest)
-            except EnrolmentRefused as error:
-                self._trouble = str(error)
-                log.error("not enrolled: %s", error)
-                await asyncio.sleep(REFUSED_AGAIN_S)
-        self._trouble = ""
-        return known
+        self._fresh = True
+        return await enrolment.until_enrolled(self.state_dir, self._set_trouble)
+
+    def _set_trouble(self, trouble: str) -> None:
+        self._trouble = trouble
 
     def _keep_floor(self, floor_ms: int) -> None:
         self.store.write(lambda db: set_meta(db, "clock_floor", floor_ms))
@@ -352,7 +291,7 @@ class Agent:
         shown: dict[str, Any] = {
             "connection": connection.phase.value if connection else "not enrolled",
             "online": self.online,
-            "trouble": self._trouble or (connection.reason if connection else ""),
+            "trouble": self._why_not(),
             "product_line": self.driver.product_line.value,
             "software_version": self.driver.software_version,
             "agent_version": AGENT_VERSION,
@@ -375,6 +314,12 @@ class Agent:
         for source in self._statuses:
             shown |= source()
         return shown
+
+    def _why_not(self) -> str:
+        """Why there is no connection; empty when there is one."""
+        if self._connection is None:
+            return self._trouble
+        return "" if self._connection.online else self._connection.reason
 
     def _simulate(self, args: Args) -> dict[str, Any]:
         try:
@@ -417,7 +362,7 @@ class Agent:
     def deliver(self, message: Message, payload: bytes) -> None:
         self._inbox.put(message, payload)
 
-    def unreadable(self, what: core.Unreadable) -> None:
+    def unreadable(self, what: Unreadable) -> None:
         self._inbox.ignored(what.reason, what.digest)
 
     def frame(self, frame: bytes) -> None:

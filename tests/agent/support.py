@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import datetime as dt
 import json
 import ssl
@@ -247,6 +248,13 @@ async def portal(
         await made.gate.stop()
 
 
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close, and wait until the socket is."""
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+
+
 @dataclass
 class EnrolmentServer:
     """Answers POST /enrol/v1 over TLS as the portal does, or as an attacker would."""
@@ -257,6 +265,7 @@ class EnrolmentServer:
     device: str = DEVICE
     requests: list[dict[str, Any]] = field(default_factory=list)
     answer: Callable[[dict[str, Any]], tuple[int, bytes]] | None = None
+    open: int = 0
 
     def _usual(self, claim: dict[str, Any]) -> tuple[int, bytes]:
         first = self.requests[0]
@@ -273,6 +282,7 @@ class EnrolmentServer:
         return 200, json.dumps(answer).encode()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
@@ -289,7 +299,8 @@ class EnrolmentServer:
             )
             await writer.drain()
         finally:
-            writer.close()
+            await closed(writer)
+            self.open -= 1
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["EnrolmentServer"]:
@@ -299,6 +310,10 @@ class EnrolmentServer:
         async with server:
             self.port = server.sockets[0].getsockname()[1]
             yield self
+        async with asyncio.timeout(5):
+            while self.open:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)  # a handshake that failed closes its socket a little later
 
 
 def _key_of(claim: dict[str, Any]) -> bytes:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent import core
-from agent.core import Core, Phase, Timing
+from agent import effects as fx
+from agent.core import Core, Timing
+from agent.effects import Phase
 from agent.outbox import Entry
 from agent.wire import messages, topics
 from agent.wire.catalogue import RefusalReason
@@ -32,17 +33,17 @@ class Bench:
             jitter=random.Random(seed),
         )
         self.core.outbox = OUTBOX
-        self.log: list[core.Effect] = []
+        self.log: list[fx.Effect] = []
 
-    def do(self, effects: list[core.Effect]) -> list[core.Effect]:
+    def do(self, effects: list[fx.Effect]) -> list[fx.Effect]:
         self.log += effects
         return effects
 
-    def down(self, message: messages.Message) -> list[core.Effect]:
+    def down(self, message: messages.Message) -> list[fx.Effect]:
         topic = topics.down(DEVICE, message.TYPE, message.VERSION)
         return self.do(self.core.received(self.now, topic, messages.encode(message)))
 
-    def welcome(self, high: int = 0, outbox: str = OUTBOX) -> list[core.Effect]:
+    def welcome(self, high: int = 0, outbox: str = OUTBOX) -> list[fx.Effect]:
         return self.down(Welcome(at=1, outbox=outbox, high=high, head=None))
 
     def greeting(self) -> None:
@@ -50,35 +51,35 @@ class Bench:
         for event in (self.core.dialled, self.core.accepted, self.core.subscribed):
             self.do(event(self.now))
 
-    def online(self, waiting: tuple[Entry, ...] = ()) -> list[core.Effect]:
+    def online(self, waiting: tuple[Entry, ...] = ()) -> list[fx.Effect]:
         self.greeting()
         self.welcome()
         return self.fetched(*waiting)
 
-    def fetched(self, *entries: Entry) -> list[core.Effect]:
-        asked = [e for e in self.log if isinstance(e, core.Fetch)][-1]
+    def fetched(self, *entries: Entry) -> list[fx.Effect]:
+        asked = [e for e in self.log if isinstance(e, fx.Fetch)][-1]
         return self.do(self.core.fetched(self.now, asked.connection, entries))
 
-    def run(self, until: float, *, answer: bool = False) -> list[core.Effect]:
+    def run(self, until: float, *, answer: bool = False) -> list[fx.Effect]:
         """Turn the clock to `until`, from deadline to deadline; `answer` pings and be heard."""
-        seen: list[core.Effect] = []
+        seen: list[fx.Effect] = []
         while (due := self.core.next_deadline()) is not None and due <= until:
             self.now = max(self.now, due)
             for effect in self.do(self.core.tick(self.now)):
                 seen.append(effect)
-                if answer and isinstance(effect, core.Ping):
+                if answer and isinstance(effect, fx.Ping):
                     self.core.heard(self.now)
                     self.core.pong(self.now)
         self.now = until
         return seen
 
 
-def sent(effects: list[core.Effect]) -> list[int]:
-    return [e.entry.seq for e in effects if isinstance(e, core.SendEntry)]
+def sent(effects: list[fx.Effect]) -> list[int]:
+    return [e.entry.seq for e in effects if isinstance(e, fx.SendEntry)]
 
 
-def kinds(effects: list[core.Effect]) -> list[str]:
-    return [type(e).__name__ for e in effects if not isinstance(e, core.Changed)]
+def kinds(effects: list[fx.Effect]) -> list[str]:
+    return [type(e).__name__ for e in effects if not isinstance(e, fx.Changed)]
 
 
 def test_a_connection_from_dial_to_online() -> None:
@@ -86,7 +87,7 @@ def test_a_connection_from_dial_to_online() -> None:
     bench.online()
     assert kinds(bench.log) == ["Dial", "Subscribe", "Greet", "Rewind", "Fetch", "Deliver"]
     assert bench.core.phase is Phase.ONLINE
-    assert core.Subscribe(f"pat/1/{DEVICE}/dn/#") in bench.log
+    assert fx.Subscribe(f"pat/1/{DEVICE}/dn/#") in bench.log
 
 
 # --- the link ------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def test_a_black_hole_is_found_within_15_seconds(when: float) -> None:
     bench.core.heard(bench.now)  # the last thing that came
     died = bench.now
     effects = bench.run(died + 15)
-    assert any(isinstance(e, core.Hangup) for e in effects)
+    assert any(isinstance(e, fx.Hangup) for e in effects)
     assert bench.core.since <= died + 15
 
 
@@ -117,8 +118,8 @@ def test_back_within_30_seconds_once_the_network_is(seed: int) -> None:
     assert bench.core.phase is Phase.DIALLING
     returned = bench.now
     effects = bench.run(returned + 30)
-    assert any(isinstance(e, core.Dial) for e in effects)
-    first = next(e for e in effects if isinstance(e, core.Dial))
+    assert any(isinstance(e, fx.Dial) for e in effects)
+    first = next(e for e in effects if isinstance(e, fx.Dial))
     assert first.server == 0
 
 
@@ -162,7 +163,7 @@ def test_each_failure_moves_on_to_the_next_access_server() -> None:
     for _failure in range(3):
         bench.do(bench.core.lost(bench.now, "refused"))
         bench.run(bench.core.next_deadline() or 0)
-    assert [e.server for e in bench.log if isinstance(e, core.Dial)] == [0, 1, 2, 0]
+    assert [e.server for e in bench.log if isinstance(e, fx.Dial)] == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
@@ -174,7 +175,7 @@ def test_each_step_of_connecting_has_a_deadline(steps: int) -> None:
     due = bench.core.next_deadline()
     assert due is not None and due - bench.now <= 10
     effects = bench.run(due)
-    assert any(isinstance(e, core.Hangup) for e in effects)
+    assert any(isinstance(e, fx.Hangup) for e in effects)
     assert bench.core.phase is Phase.WAITING
 
 
@@ -182,13 +183,13 @@ def test_a_ping_every_ten_seconds_measures_the_round_trip() -> None:
     bench = Bench()
     bench.online()
     effects = bench.run(bench.now + 10)
-    assert [e for e in effects if isinstance(e, core.Ping)] == [core.Ping()]
+    assert [e for e in effects if isinstance(e, fx.Ping)] == [fx.Ping()]
     bench.now += 0.25
     bench.core.heard(bench.now)
     bench.core.pong(bench.now)
     assert bench.core.rtt_ms == pytest.approx(250)
     effects = bench.run(bench.now + 60, answer=True)
-    assert 5 <= len([e for e in effects if isinstance(e, core.Ping)]) <= 6
+    assert 5 <= len([e for e in effects if isinstance(e, fx.Ping)]) <= 6
 
 
 def test_an_answer_that_never_comes_ends_the_link_though_others_do() -> None:
@@ -225,7 +226,7 @@ def test_heartbeats_every_ten_seconds_and_at_each_change_of_state() -> None:
     bench = Bench()
     bench.online()
     effects = bench.run(bench.now + 60, answer=True)
-    assert len([e for e in effects if isinstance(e, core.SendHeartbeat)]) == 7
+    assert len([e for e in effects if isinstance(e, fx.SendHeartbeat)]) == 7
     assert kinds(bench.do(bench.core.state_changed(bench.now))) == ["SendHeartbeat"]
     bench.do(bench.core.lost(bench.now, "reset"))
     assert not bench.core.state_changed(bench.now)
@@ -280,7 +281,7 @@ def test_nothing_flows_before_the_portals_mark() -> None:
     bench.greeting()
     assert not sent(bench.do(bench.core.committed(bench.now, entry(1))))
     effects = bench.welcome(high=7)
-    assert [e for e in effects if isinstance(e, core.Rewind)] == [core.Rewind(7)]
+    assert [e for e in effects if isinstance(e, fx.Rewind)] == [fx.Rewind(7)]
     # The mark is applied before anything is read.
     names = kinds(effects)
     assert names.index("Rewind") < names.index("Fetch")
@@ -312,7 +313,7 @@ def test_entries_go_out_in_order_through_the_window_and_memory_is_bounded() -> N
     effects = bench.welcome()
     while True:
         out += sent(effects)
-        fetch = next((e for e in effects if isinstance(e, core.Fetch)), None)
+        fetch = next((e for e in effects if isinstance(e, fx.Fetch)), None)
         if fetch is not None:
             rows = [disk[s] for s in sorted(disk) if s > fetch.after][: fetch.limit]
             effects = bench.do(bench.core.fetched(bench.now, fetch.connection, rows))
@@ -336,9 +337,9 @@ def test_the_window_is_bounded_in_bytes_and_takes_one_large_message() -> None:
 def test_a_fresh_entry_goes_out_without_asking_the_disk() -> None:
     bench = Bench()
     bench.online((entry(1),))
-    before = len([e for e in bench.log if isinstance(e, core.Fetch)])
+    before = len([e for e in bench.log if isinstance(e, fx.Fetch)])
     assert sent(bench.do(bench.core.committed(bench.now, entry(2)))) == [2]
-    assert len([e for e in bench.log if isinstance(e, core.Fetch)]) == before
+    assert len([e for e in bench.log if isinstance(e, fx.Fetch)]) == before
 
 
 def test_an_entry_committed_while_the_disk_is_asked_is_neither_lost_nor_sent_twice() -> None:
@@ -353,7 +354,7 @@ def test_an_entry_committed_while_the_disk_is_asked_is_neither_lost_nor_sent_twi
     bench2.welcome()
     bench2.do(bench2.core.committed(bench2.now, entry(2)))
     effects = bench2.fetched(entry(1))
-    fetch = next(e for e in effects if isinstance(e, core.Fetch))
+    fetch = next(e for e in effects if isinstance(e, fx.Fetch))
     assert fetch.after == 1
     assert sent(bench2.fetched(entry(2))) == [2]
 
@@ -362,7 +363,7 @@ def test_what_a_former_connection_asked_for_is_not_used() -> None:
     bench = Bench()
     bench.greeting()
     bench.welcome()
-    old = [e for e in bench.log if isinstance(e, core.Fetch)][-1]
+    old = [e for e in bench.log if isinstance(e, fx.Fetch)][-1]
     bench.do(bench.core.lost(bench.now, "reset"))
     bench.run(bench.core.next_deadline() or 0)
     for event in (bench.core.dialled, bench.core.accepted, bench.core.subscribed):
@@ -393,7 +394,7 @@ def test_a_readable_message_is_delivered_with_its_exact_bytes() -> None:
     payload = b' {"outbox":"%s","seq":3,"reason":"malformed"}' % OUTBOX.encode()
     effects = bench.core.received(bench.now, topics.down(DEVICE, "refused", 1), payload)
     assert effects == [
-        core.Deliver(Refused(outbox=OUTBOX, seq=3, reason=RefusalReason.MALFORMED), payload)
+        fx.Deliver(Refused(outbox=OUTBOX, seq=3, reason=RefusalReason.MALFORMED), payload)
     ]
 
 
@@ -416,7 +417,7 @@ def test_poison_is_reported_by_digest_and_stops_nothing(
     bench = Bench()
     bench.online()
     (effect,) = bench.core.received(bench.now, topic, payload)
-    assert isinstance(effect, core.Unreadable)
+    assert isinstance(effect, fx.Unreadable)
     assert effect.reason == reason
     assert effect.length == len(payload)
     assert bench.core.phase is Phase.ONLINE
@@ -427,7 +428,7 @@ def test_stream_frames_go_their_own_way() -> None:
     bench = Bench()
     bench.online()
     effects = bench.core.received(bench.now, topics.down_stream(DEVICE), b"\x00frame")
-    assert effects == [core.DeliverFrame(b"\x00frame")]
+    assert effects == [fx.DeliverFrame(b"\x00frame")]
 
 
 def test_the_live_rate_is_a_lease() -> None:
@@ -437,12 +438,12 @@ def test_the_live_rate_is_a_lease() -> None:
     bench.run(bench.now + 1, answer=True)
     bench.down(Rate(hz=5, for_s=10))
     effects = bench.run(bench.now + 30, answer=True)
-    assert 49 <= len([e for e in effects if isinstance(e, core.SendLive)]) <= 51
+    assert 49 <= len([e for e in effects if isinstance(e, fx.SendLive)]) <= 51
     bench.down(Rate(hz=2, for_s=5))
     bench.run(bench.now + 3, answer=True)
     bench.down(Rate(hz=2, for_s=5))  # renewed: no gap, no double
     effects = bench.run(bench.now + 30, answer=True)
-    assert 9 <= len([e for e in effects if isinstance(e, core.SendLive)]) <= 11
+    assert 9 <= len([e for e in effects if isinstance(e, fx.SendLive)]) <= 11
 
 
 def test_a_loop_that_was_late_sends_one_sample_not_many() -> None:
@@ -452,7 +453,7 @@ def test_a_loop_that_was_late_sends_one_sample_not_many() -> None:
     bench.now += 5
     bench.core.heard(bench.now)
     effects = bench.do(bench.core.tick(bench.now)) + bench.do(bench.core.tick(bench.now))
-    assert len([e for e in effects if isinstance(e, core.SendLive)]) == 1
+    assert len([e for e in effects if isinstance(e, fx.SendLive)]) == 1
 
 
 def test_the_lease_ends_with_the_connection() -> None:
@@ -463,4 +464,4 @@ def test_the_lease_ends_with_the_connection() -> None:
     bench.run(bench.core.next_deadline() or 0)
     for event in (bench.core.dialled, bench.core.accepted, bench.core.subscribed):
         bench.do(event(bench.now))
-    assert not [e for e in bench.run(bench.now + 5) if isinstance(e, core.SendLive)]
+    assert not [e for e in bench.run(bench.now + 5) if isinstance(e, fx.SendLive)]

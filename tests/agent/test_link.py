@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from agent import identity
+from agent.dial import Dial
 from agent.identity import Server
-from agent.link import Link, Token, _Dial
+from agent.link import Link, Token
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
-from tests.agent.support import DEVICE, Portal, enrolled, portal
+from tests.agent.support import DEVICE, Portal, closed, enrolled, portal
 from tests.tls import Authority
 
 AUTHORITY = Authority()
@@ -270,12 +271,12 @@ async def test_a_name_server_that_never_answers_holds_one_thread(
     asked = threading.Event()
     release = threading.Event()
 
-    def stuck(self: _Dial) -> socket.socket:
+    def stuck(self: Dial) -> socket.socket:
         asked.set()
         release.wait(10)
         raise OSError("late")
 
-    monkeypatch.setattr(_Dial, "_connect", stuck)
+    monkeypatch.setattr(Dial, "_connect", stuck)
     bench = Bench(tmp_path / "state", free_port)
     for attempt in range(3):
         bench.dial(timeout_s=0.1)
@@ -312,7 +313,7 @@ async def test_a_packet_that_is_too_large_ends_the_link(tmp_path: Path) -> None:
         writer.write(b"\x30\xff\xff\xff\x7f" + b"x" * 10_000)  # PUBLISH of 256 MB
         await writer.drain()
         await reader.read()
-        writer.close()
+        await closed(writer)
 
     server = await asyncio.start_server(hostile, "127.0.0.1", 0, ssl=context)
     async with server:

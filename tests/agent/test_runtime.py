@@ -35,6 +35,7 @@ from tests.agent.support import (
     EnrolmentServer,
     Portal,
     StubDriver,
+    closed,
     enrolled,
     portal,
     provision,
@@ -312,7 +313,7 @@ class Relay:
         except ConnectionError:
             return
         finally:
-            sink.close()
+            await closed(sink)
 
 
 # --- what comes down -----------------------------------------------------------------------------
@@ -426,7 +427,7 @@ async def test_an_injector_enrols_by_itself_on_first_contact(tmp_path: Path) -> 
 async def test_before_enrolment_it_keeps_trying_and_says_why(
     tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.runtime.ENROL_AGAIN_S", (0.05, 0.1))
+    monkeypatch.setattr("agent.enrolment.AGAIN_S", (0.05, 0.1))
     provision(tmp_path / "state", AUTHORITY, port=free_port)
     async with Running(tmp_path / "state") as agent:
         await until(lambda: "cannot be reached" in agent.agent.status()["trouble"])
@@ -480,6 +481,7 @@ async def test_status_and_simulate_over_the_control_socket(tmp_path: Path) -> No
         assert shown["online"] is True
         assert shown["access_server"] == f"localhost:{served.gate.port}"
         assert shown["state"] == "idle"
+        assert shown["trouble"] == ""
         assert shown["outbox_depth"] >= 0
         assert shown["certificate_days_left"] > 29
         assert shown["sessions"] == 0
