@@ -1,4 +1,4 @@
-"""A portal process for benches: `python -m tests.bench._portal DATA DEVICES`.
+"""A portal process for benches and crash tests: `python -m tests.bench._portal DATA DEVICES`.
 
 Prints one line of JSON when it serves: port of the web, port of the gate, a specialist's token and
 the devices with their certificates. Ends with SIGTERM, and then prints another: when the service
@@ -83,7 +83,10 @@ def main(data: Path, count: int) -> None:
     import uvloop
 
     django.setup()
-    found = seed(data, count)
+    kept = data / "found.json"
+    if not kept.exists():  # else: the same portal, started again
+        kept.write_text(json.dumps(seed(data, count)))
+    found = json.loads(kept.read_text())
     asked = _watch_requests()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(found))
