@@ -10,9 +10,10 @@ that the fault shows within seconds. In use it shows in the injection itself.
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import overload
 
 from agent.drivers.alarms import Alarms
 from agent.drivers.base import (
@@ -333,15 +334,7 @@ class Simulator(Driver):
         finest = self._fine[0].at_s if self._fine else self._now_s
         kept = [k for k in self._coarse if k.at_s < finest] + list(self._fine)
         return History(
-            points=[
-                HistoryPoint(
-                    k.at_s,
-                    k.state,
-                    {m: round(v, 4) for m, v in zip(self._metrics, k.values, strict=True)},
-                )
-                for k in kept
-                if k.at_s >= since
-            ],
+            points=_Points([k for k in kept if k.at_s >= since], self._metrics),
             events=[e for e in self._events if e.at_s >= since],
         )
 
@@ -351,3 +344,25 @@ class _Kept:
     at_s: float
     state: State
     values: "array[float]"
+
+
+class _Points(Sequence[HistoryPoint]):
+    """A week is twenty thousand points: each is made when it is asked for, in any thread."""
+
+    def __init__(self, kept: Sequence[_Kept], metrics: tuple[Metric, ...]) -> None:
+        self._kept = kept
+        self._metrics = metrics
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, index: int) -> HistoryPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> "_Points": ...
+    def __getitem__(self, index: int | slice) -> "HistoryPoint | _Points":
+        if isinstance(index, slice):
+            return _Points(self._kept[index], self._metrics)
+        kept = self._kept[index]
+        values = {m: round(v, 4) for m, v in zip(self._metrics, kept.values, strict=True)}
+        return HistoryPoint(kept.at_s, kept.state, values)
