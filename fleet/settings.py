@@ -219,6 +219,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = _ALL_HTTPS
 SESSION_COOKIE_AGE = 12 * 3600  # a working day
 SESSION_COOKIE_NAME = "patency_session"
+CSRF_FAILURE_VIEW = "fleet.pages.errors.csrf_failure"
 CSRF_COOKIE_HTTPONLY = False  # htmx sends it as a header
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SECURE = _ALL_HTTPS

@@ -29,3 +29,8 @@ urlpatterns = [
     path("api/v1/", include((api, "api"))),
     path("", include(page_urlpatterns)),
 ]
+
+handler400 = "fleet.pages.errors.bad_request"
+handler403 = "fleet.pages.errors.permission_denied"
+handler404 = "fleet.pages.errors.not_found"
+handler500 = "fleet.pages.errors.server_error"

@@ -12,7 +12,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
 
-from agent.wire.catalogue import ClinicalState
+from agent.wire.catalogue import ClinicalState, JobReason, SessionReason
+from fleet.access import labels as access_labels
+from fleet.audit import labels as audit_labels
+from fleet.jobs import labels as job_labels
 from fleet.telemetry import labels
 
 register = template.Library()
@@ -208,3 +211,29 @@ def metric_plain(value: float | None, metric: str) -> str:
 def metric_bare(values: dict[str, float], metric: str) -> str:
     """`metric_plain` of one of a sample's values."""
     return metric_plain(values.get(metric), metric)
+
+
+@register.filter
+def action_name(action: str) -> str:
+    """An audited action in words; one without words as its code."""
+    return str(audit_labels.ACTIONS.get(action, action))
+
+
+@register.filter
+def outcome_name(outcome: str) -> str:
+    return str(audit_labels.OUTCOMES.get(outcome, outcome))
+
+
+@register.filter
+def difference_text(code: str) -> str:
+    return str(audit_labels.DIFFERENCES.get(code, code))
+
+
+@register.filter
+def reason_text(code: str) -> str:
+    """A coded reason of a session or a job in words; another as its code."""
+    if code in set(SessionReason):
+        return str(access_labels.STATE_REASONS[SessionReason(code)])
+    if code in set(JobReason):
+        return str(job_labels.REASONS[JobReason(code)])
+    return code
