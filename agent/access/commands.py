@@ -11,7 +11,7 @@
     policy-set  {pin, policy}     set fields of it
     watch       {}                what the panel shows, again at each change
 
-`session` may be left out when only one can be meant.
+`session` may be left out when only one can be meant; any may name a `language` for its refusals.
 """
 
 import asyncio
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agent import i18n
 from agent.access import policy
 from agent.access.desk import PANEL
 from agent.access.effects import PanelResult
 from agent.access.pins import Verdict
 from agent.access.shell import Access
-from agent.control import Args
+from agent.control import Args, Handler
 from agent.drivers import DriverError
 from agent.errors import ControlError
 from agent.i18n import _
@@ -44,17 +45,20 @@ class Commands:
         self._access = access
 
     def register(self) -> None:
-        control = self._agent.control
-        control.register("approve", self.approve)
-        control.register("refuse", self.refuse)
-        control.register("stop", self.stop)
-        control.register("no-patient", self.no_patient)
-        control.register("remote-on", self.remote_on)
-        control.register("remote-off", self.remote_off)
-        control.register("pin-set", self.pin_set)
-        control.register("policy", self.policy)
-        control.register("policy-set", self.policy_set)
-        control.register_watch("watch", self.watch)
+        handlers: dict[str, Handler] = {
+            "approve": self.approve,
+            "refuse": self.refuse,
+            "stop": self.stop,
+            "no-patient": self.no_patient,
+            "remote-on": self.remote_on,
+            "remote-off": self.remote_off,
+            "pin-set": self.pin_set,
+            "policy": self.policy,
+            "policy-set": self.policy_set,
+        }
+        for op, handler in handlers.items():
+            self._agent.control.register(op, _in_their_language(handler))
+        self._agent.control.register_watch("watch", self.watch)
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -204,6 +208,18 @@ class Commands:
             "has_pin": has_pin,
             "sessions": sessions,
         }
+
+
+def _in_their_language(handler: Handler) -> Handler:
+    """Refusals speak the language that the request names, else the injector's. Each connection is
+    answered in a context of its own."""
+
+    def speaking(args: Args) -> Any:
+        if isinstance(language := args.get("language"), str):
+            i18n.use(language)
+        return handler(args)
+
+    return speaking
 
 
 def _optional(args: Args, name: str) -> str | None:
