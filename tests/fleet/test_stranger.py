@@ -22,7 +22,7 @@ from django.test import Client
 from agent.wire.catalogue import Outcome
 from fleet.access import services as access
 from fleet.access.models import Session
-from fleet.accounts.models import User
+from fleet.accounts.models import ApiToken, User
 from fleet.audit import services as audit
 from fleet.core import clock
 from fleet.inventory.models import Device
@@ -63,7 +63,12 @@ def world(device: Device, other_device: Device, owner: User) -> World:
         organisation=device.organisation, actor="portal", action="access:view",
         outcome=Outcome.ALLOWED, device=device, session=session.pk, now=now,
     )  # fmt: skip
+    token = ApiToken.objects.create(
+        pk=987_654_321, user=owner, digest="d" * 64, name="laptop of the owner", created_at=now,
+        expires_at=now + timedelta(days=1),
+    )  # fmt: skip
     ids = {
+        "token": str(token.pk),
         "device": device.pk,
         "session": session.pk,
         "job": job.pk,
