@@ -1,0 +1,157 @@
+"""The demo's organisations, sites and users, and the specialists' keys and profiles."""
+
+import base64
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.management import call_command
+
+from fleet.accounts import services as accounts
+from fleet.accounts.models import Organisation, Role, User
+from fleet.accounts.selectors import live_token
+from fleet.client import keys
+from fleet.client.profile import Profile
+from fleet.core import clock
+from fleet.core.errors import Conflict
+from fleet.core.files import write_private
+from fleet.demo.plan import Plan, UserPlan
+from fleet.enrolment import ca
+from fleet.inventory.models import Site
+
+TOKEN_LIFE = timedelta(days=90)
+TRAINED_FOR = timedelta(days=365)
+_TRUST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user with what it takes to be them."""
+
+    user: User
+    plan: UserPlan
+    token: str
+
+
+def organisations(plan: Plan) -> dict[str, Site]:
+    """Make what is missing. Returns the sites by their key."""
+    sites: dict[str, Site] = {}
+    for wanted in plan.organisations:
+        organisation, _made = Organisation.objects.get_or_create(
+            name=wanted.name, defaults={"kind": wanted.kind, "language": wanted.language}
+        )
+        for place in wanted.sites:
+            sites[place.key], _made = Site.objects.get_or_create(
+                organisation=organisation, name=place.name, defaults={"city": place.city}
+            )
+    return sites
+
+
+def people(plan: Plan, earlier: dict[str, str]) -> list[Person]:
+    """The users; `earlier` are the tokens of the last start, which go on while they live."""
+    names = {organisation.key: organisation.name for organisation in plan.organisations}
+    found = []
+    for wanted in plan.users:
+        user = User.objects.filter(username=wanted.username).first()
+        if user is None:
+            user = User.objects.create_user(
+                wanted.username,
+                password=plan.password,
+                first_name=wanted.first_name,
+                last_name=wanted.last_name,
+                organisation=Organisation.objects.get(name=names[wanted.organisation]),
+                role=wanted.role.value,
+                language=wanted.language,
+            )
+        found.append(Person(user, wanted, _token(user, earlier.get(user.username))))
+    return found
+
+
+def _token(user: User, earlier: str | None) -> str:
+    if earlier:
+        known = live_token(earlier, now=clock.now() + timedelta(days=1))
+        if known is not None and known.user == user:
+            return earlier
+    return accounts.issue_token(user, "demo", TOKEN_LIFE)
+
+
+# --- specialists: keys, profiles, the roster ----------------------------------------------------
+
+
+def profiles(everybody: list[Person], data: Path, url: str) -> dict[str, bytes]:
+    """A profile folder for each specialist. Returns the raw public keys by user name."""
+    public: dict[str, bytes] = {}
+    for person in everybody:
+        if person.user.role != Role.SPECIALIST or person.plan.profile is None:
+            continue
+        folder = data / person.plan.profile
+        path = folder / "id_ed25519"
+        key = keys.load(path) if path.exists() else keys.create(path)
+        folder.chmod(0o700)
+        write_private(folder / "device-root.pem", ca.pem("device-root").encode())
+        Profile(folder=folder, url=url, token=person.token, specialist=person.user.username).save()
+        raw = key.public_key().public_bytes_raw()
+        accounts.add_key(person.user, raw)
+        public[person.user.username] = raw
+    return public
+
+
+def trust_key(data: Path) -> bytes:
+    """The raw public trust key; its folder is made at the first start."""
+    folder = data / "trust"
+    if not (folder / "trust.key").exists():
+        _patency("trust", "new", str(folder))
+    return base64.b64decode((folder / "trust.pub").read_text(encoding="ascii"))
+
+
+def roster(everybody: list[Person], public: dict[str, bytes], plan: Plan, data: Path) -> None:
+    """Have the trust key sign the specialists, and import what it signed.
+
+    The signing is a process of its own that reads the trust folder and a members file: in life it
+    runs on another machine.
+    """
+    folder = data / "trust"
+    members = [_member(person, public[person.user.username], plan)
+               for person in everybody if person.user.username in public]  # fmt: skip
+    write_private(folder / "members.json", json.dumps(members, indent=1).encode())
+    signed = folder / "roster.json"
+    _patency(
+        "trust", "sign", "--trust", str(folder), "--members", str(folder / "members.json"),
+        "-o", str(signed), "--yes",
+    )  # fmt: skip
+    key = (folder / "trust.pub").read_text(encoding="ascii").strip()
+    with Path("/dev/null").open("w") as nowhere:
+        call_command("roster", "import", str(signed), "--trust-key", key, stdout=nowhere)
+
+
+def _member(person: Person, key: bytes, plan: Plan) -> dict[str, Any]:
+    return {
+        "id": person.user.username,
+        "name": person.user.display_name,
+        "keys": [base64.b64encode(key).decode()],
+        "level": "os",
+        "product_lines": sorted({device.product_line.value for device in plan.devices}),
+        "until": (clock.now() + TRAINED_FOR).date().isoformat(),
+    }
+
+
+def command(name: str) -> Path:
+    """A command of this installation, beside the Python that runs."""
+    return Path(sys.executable).parent / name
+
+
+def _patency(*arguments: str) -> None:
+    done = subprocess.run(
+        [str(command("patency")), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_TRUST_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Conflict(f"patency {' '.join(arguments[:2])}: {done.stderr.strip()}")

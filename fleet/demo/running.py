@@ -1,0 +1,231 @@
+"""The demo beside the server: seed, start the children, wait until all are online, say so."""
+
+import asyncio
+import fcntl
+import ipaddress
+import json
+import os
+import socket
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from fleet.core import clock
+from fleet.core.errors import Conflict, Invalid
+from fleet.core.files import write_private
+from fleet.core.threads import in_thread
+from fleet.demo import injectors as injectors_module
+from fleet.demo import local, people, words
+from fleet.demo.injectors import Injector
+from fleet.demo.people import Person
+from fleet.demo.plan import Plan, plan
+from fleet.demo.processes import Program, keep
+from fleet.enrolment import ca
+from fleet.inventory import catalogue
+from fleet.inventory.models import Device
+from fleet.mqtt.options import Address, ServeOptions
+from fleet.mqtt.server import Companion, Running
+
+FILE = "demo.json"
+LOOK_S = 0.1
+COMPLAIN_S = 60.0
+
+
+def prepare(options: ServeOptions) -> Companion:
+    """Everything that comes before the server. Raises PortalError with the remedy."""
+    data = Path(settings.PATENCY_DATA)
+    _check_address(options.http, "PATENCY_HTTP")
+    _check_address(options.mqtt, "PATENCY_MQTT")
+    lock = _lock(data)
+    _say(words.starting(data))
+    demo = _seed(plan(), data, f"http://localhost:{options.http.port}")
+
+    async def beside(running: Running) -> None:
+        try:
+            await demo.run()
+        finally:
+            os.close(lock)
+
+    return beside
+
+
+def _check_address(address: Address, variable: str) -> None:
+    """The demo is for this machine alone, and says early that a port is taken."""
+    try:
+        loopback = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        loopback = address.host == "localhost"
+    if not loopback:
+        raise Invalid(
+            f"{variable} is {address}: the demo's passwords are public, so it listens on this "
+            f"machine only. Choose an address such as 127.0.0.1:{address.port}."
+        )
+    try:
+        socket.create_server((address.host, address.port)).close()
+    except OSError as error:
+        raise Conflict(
+            f"{address} cannot be listened on ({error.strerror}). Stop what uses it, "
+            f"or choose another: {variable}=127.0.0.1:{address.port + 100} make demo"
+        ) from error
+
+
+def _lock(data: Path) -> int:
+    handle = os.open(data / "demo.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise Conflict(
+            f"Another demo runs in {data}. Stop it first, or set PATENCY_DATA."
+        ) from error
+    return handle
+
+
+def _seed(what: Plan, data: Path, url: str) -> "Demo":
+    """Idempotent: what is there stays."""
+    earlier = _earlier(data / FILE)
+    if not ca.exists():
+        ca.init(now=clock.now(), offline=data / "trust")
+    catalogue.load()
+    sites = people.organisations(what)
+    tokens = {user["username"]: user["token"] for user in earlier.get("users", [])}
+    everybody = people.people(what, tokens)
+    public = people.profiles(everybody, data, url)
+    trust_key = people.trust_key(data)
+    people.roster(everybody, public, what, data)
+    made = injectors_module.prepare(what, sites, data, trust_key)
+    with_pin = {device["state_dir"] for device in earlier.get("devices", [])}
+    return Demo(what, data, url, everybody, made, with_pin)
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What the last start wrote, or nothing."""
+    try:
+        written: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return written
+
+
+class Demo:
+    """One start of the demo. `with_pin`: state directories whose PIN an earlier start has set."""
+
+    def __init__(
+        self,
+        what: Plan,
+        data: Path,
+        url: str,
+        everybody: list[Person],
+        injectors: list[Injector],
+        with_pin: set[str],
+    ) -> None:
+        self._plan = what
+        self._data = data
+        self._url = url
+        self._people = everybody
+        self._injectors = injectors
+        self._with_pin = with_pin
+
+    async def run(self) -> None:
+        """Until cancelled; then the children are ended."""
+        async with asyncio.TaskGroup() as group:
+            for program in self.programs():
+                group.create_task(keep(program), name=program.name)
+            await self._wait_until_online()
+            async with asyncio.TaskGroup() as pins:
+                for injector in self._injectors:
+                    if str(injector.state_dir) not in self._with_pin:
+                        pins.create_task(self._set_pin(injector.state_dir))
+            await in_thread(self._write)
+            _say(
+                words.welcome(
+                    url=self._url,
+                    plan=self._plan,
+                    everybody=self._people,
+                    injectors=self._injectors,
+                    data=self._data,
+                )
+            )
+            _say("ready")
+
+    def programs(self) -> list[Program]:
+        """An agent for each product line, one for all others, and the injectors' consoles."""
+        agent, logs = str(people.command("patency-agent")), self._data / "logs"
+        groups: dict[str, list[str]] = defaultdict(list)
+        for injector in self._injectors:
+            groups[f"agent-{injector.plan.process}"] += ["--state", str(injector.state_dir)]
+        consoles = [argument for states in groups.values() for argument in states]
+        return [
+            *(
+                Program(name, [agent, "run", *states], logs / f"{name}.log")
+                for name, states in groups.items()
+            ),
+            Program("console", [agent, "console", *consoles], logs / "console.log"),
+        ]
+
+    async def _wait_until_online(self) -> None:
+        complain_at = time.monotonic() + COMPLAIN_S
+        while missing := await in_thread(self._missing):
+            if time.monotonic() > complain_at:
+                complain_at += COMPLAIN_S
+                _say(words.waiting(missing, self._data / "logs"))
+            await asyncio.sleep(LOOK_S)
+
+    def _missing(self) -> list[str]:
+        wanted = [injector.plan.serial for injector in self._injectors]
+        online = Device.objects.filter(serial__in=wanted, online=True).exclude(clinical_state="")
+        there = set(online.values_list("serial", flat=True))
+        return [serial for serial in wanted if serial not in there]
+
+    async def _set_pin(self, state: Path) -> None:
+        answer = await local.ask(state, "pin-set", approver=1, pin=self._plan.pin)
+        if not answer.get("ok"):
+            raise Conflict(f"{state}: the PIN was not set: {answer.get('detail')}")
+
+    def _write(self) -> None:
+        """demo.json, the contract for scripts: docs/cli.md."""
+        wanted = [injector.plan.serial for injector in self._injectors]
+        rows = Device.objects.select_related("site", "organisation").filter(serial__in=wanted)
+        by_serial = {row.serial: row for row in rows}
+        contents = {
+            "url": self._url,
+            "users": [self._user(person) for person in self._people],
+            "devices": [
+                self._device(injector, by_serial[injector.plan.serial])
+                for injector in self._injectors
+            ],
+            "cli": str(people.command("patency")),
+            "profile": str(self._data / "profile"),
+        }
+        text = json.dumps(contents, indent=1, ensure_ascii=False)
+        write_private(self._data / FILE, text.encode() + b"\n")
+
+    def _user(self, person: Person) -> dict[str, Any]:
+        return {
+            "username": person.user.username,
+            "password": self._plan.password,
+            "role": person.user.role,
+            "organisation": person.user.organisation.name,
+            "token": person.token,
+        }
+
+    def _device(self, injector: Injector, row: Device) -> dict[str, Any]:
+        return {
+            "serial": row.serial,
+            "device": row.pk,
+            "product_line": row.product_line_id,
+            "organisation": row.organisation.name,
+            "site": row.site.name,
+            "state_dir": str(injector.state_dir),
+            "pin": self._plan.pin,
+            "services": injector.ports,
+        }
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,65 @@
+"""What the demo prints: what to open, how to sign in, three things to try."""
+
+from pathlib import Path
+
+from fleet.accounts.models import Role
+from fleet.demo.injectors import Injector
+from fleet.demo.people import Person, command
+from fleet.demo.plan import Plan
+
+_ROLES = {
+    Role.ADMINISTRATOR: "administrator",
+    Role.SPECIALIST: "support specialist",
+    Role.HOSPITAL: "hospital IT",
+}
+
+
+def starting(data: Path) -> str:
+    return f"Patency demo: starting. Its data: {_short(data)}"
+
+
+def welcome(
+    *, url: str, plan: Plan, everybody: list[Person], injectors: list[Injector], data: Path
+) -> str:
+    agent, patency = _short(command("patency-agent")), _short(command("patency"))
+    shown = injectors[1]
+    state, serial = _short(shown.state_dir), shown.plan.serial
+    profile = f"PATENCY_PROFILE={_short(data / 'profile')}"
+    users = "\n".join(
+        f"    {person.user.username:14} {_ROLES[Role(person.user.role)]}, "
+        f"{person.user.organisation.name}"
+        for person in everybody
+    )
+    return f"""
+Twelve simulated injectors of three product lines are on line, in two hospitals.
+
+  Open      {url}
+  Sign in   with the password {plan.password}, as
+{users}
+
+  Three things to try
+    1. Watch an injector, then break it. Open {serial} in the browser, then type:
+         {agent} simulate --state {state} --fault occlusion
+       The faults are occlusion, stall, heater (CT), battery (MR) and armed; idle clears all.
+    2. Get in, with somebody's consent. In one terminal, be the specialist:
+         {profile} {patency} request {serial} \\
+           --level os --service console --reason repair --for 30m --wait
+       In another, be the technologist at the injector; the PIN is {plan.pin}:
+         {agent} panel --state {state}
+       Once it is active, the specialist types:
+         {profile} {patency} shell {serial} --service console
+    3. Collect diagnostics. In the browser, as maya: Jobs, New job, then download the bundle.
+
+  Stop with Ctrl-C; the next start goes on from here. Start afresh: rm -r {_short(data)}
+"""
+
+
+def waiting(missing: list[str], logs: Path) -> str:
+    return f"demo: still waiting for {', '.join(missing)}. Logs: {_short(logs)}"
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
