@@ -1,24 +1,19 @@
-"""The demo: `manage.py up --demo`. Two hospitals, three product lines, twelve injectors."""
+"""The demo: two hospitals, twelve simulated injectors, all on this machine (`manage.py up --demo`).
 
-import asyncio
-from collections.abc import Awaitable, Callable
+plan.json     what there is          people       users, keys, the signed roster
+injectors     state directories      processes    the children
+running       the whole of it, beside the server
+"""
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fleet.mqtt.options import ServeOptions
-    from fleet.mqtt.server import Running
+    from fleet.mqtt.server import Companion
 
 
-def companion(options: "ServeOptions") -> "Callable[[Running], Awaitable[None]]":
-    """Prepare the demo; what is returned runs its agents beside the server. Raises Conflict."""
-    from fleet.demo import processes, seed
+def companion(options: "ServeOptions") -> "Companion":
+    """Seed the data directory; the rest runs beside the server. Raises PortalError."""
+    from fleet.demo import running  # models: not before the apps are loaded
 
-    seeded = seed.seed()
-
-    async def run(running: "Running") -> None:
-        # Not before the gate listens: an agent that knocks too early waits before it tries again.
-        while running.gate.port == 0:
-            await asyncio.sleep(0.02)
-        await processes.run(seeded)
-
-    return run
+    return running.prepare(options)

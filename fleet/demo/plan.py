@@ -54,6 +54,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: tuple[UserPlan, ...]
     devices: tuple[DevicePlan, ...]
 
+    @property
+    def profile(self) -> str:
+        """The profile folder of the first specialist, under the data directory."""
+        return next(user.profile for user in self.users if user.profile)
+
     def organisation_of(self, device: DevicePlan) -> OrganisationPlan:
         return next(o for o in self.organisations if device.site in [s.key for s in o.sites])
 

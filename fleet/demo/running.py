@@ -46,6 +46,9 @@ def prepare(options: ServeOptions) -> Companion:
 
     async def beside(running: Running) -> None:
         try:
+            # An agent that knocks before the gate listens waits before it knocks again.
+            while running.gate.port == 0:  # noqa: ASYNC110 - the gate tells nobody
+                await asyncio.sleep(0.02)
             await demo.run()
         finally:
             os.close(lock)
@@ -199,7 +202,7 @@ class Demo:
                 for injector in self._injectors
             ],
             "cli": str(people.command("patency")),
-            "profile": str(self._data / "profile"),
+            "profile": str(self._data / self._plan.profile),
         }
         text = json.dumps(contents, indent=1, ensure_ascii=False)
         write_private(self._data / FILE, text.encode() + b"\n")

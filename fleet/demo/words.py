@@ -24,7 +24,7 @@ def welcome(
     agent, patency = _short(command("patency-agent")), _short(command("patency"))
     shown = injectors[1]
     state, serial = _short(shown.state_dir), shown.plan.serial
-    profile = f"PATENCY_PROFILE={_short(data / 'profile')}"
+    profile = f"PATENCY_PROFILE={_short(data / plan.profile)}"
     users = "\n".join(
         f"    {person.user.username:14} {_ROLES[Role(person.user.role)]}, "
         f"{person.user.organisation.name}"
