@@ -71,7 +71,7 @@ Screen { background: $background; }
 .small #body { padding: 0; }
 .small #card { padding: 0 2; }
 .small #advice, .small #notice, .small #code { margin: 0; }
-.small #facts { max-height: 9; }
+.small #facts { max-height: 10; scrollbar-size-vertical: 1; }
 .small #act, .small #bar { height: 1; }
 .small #pin { border: none; }
 .small #bar, .small #contacts, .small #message { padding: 0 2; }
