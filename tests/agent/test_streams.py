@@ -131,7 +131,7 @@ class Session:
         return bytes(self.data.get(stream, b""))
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 5) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  (sockets and muxes have no common event)
             await asyncio.sleep(0.002)

@@ -75,7 +75,7 @@ class World:
         writer.write(b'{"op": "watch"}\n')
 
         async def read() -> Any:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 answer = json.loads(await reader.readline())
             assert answer["ok"]
             return answer["result"]

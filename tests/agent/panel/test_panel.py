@@ -43,7 +43,7 @@ class Screen:
 
     async def until(self, *texts: str, gone: str = "") -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not all(t in self.text for t in texts) or (gone and gone in self.text):
                     await self.pilot.pause(0.02)
         except TimeoutError:
@@ -295,7 +295,7 @@ async def test_stop_works_while_a_question_is_open(tmp_path: Path) -> None:
         await p.until("Switch remote connection off?")
         await p.press("f2", "f3", "f6", "f8", "f4")
         await p.until("Switch remote connection off?")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while p.script.bench.state(session) is not SessionState.ENDED:
                 await p.pilot.pause(0.02)
 

@@ -17,7 +17,7 @@ async def test_a_person_approves_and_stops_a_real_session(tmp_path: Path) -> Non
         async with app.run_test(size=(110, 40)) as pilot:
 
             async def until(id: str, text: str) -> None:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while text not in str(app.query_one(f"#{id}", Text).content):
                         await pilot.pause(0.02)
 
