@@ -102,9 +102,9 @@ def _fail(error: AgentError, output: str) -> None:
 
 def parts() -> "list[Part]":
     """The parts of the agent, in the order in which they are installed."""
-    from agent import access, jobs, streams
+    from agent import access, injector, jobs, streams
 
-    return [streams.install, access.install, jobs.install]
+    return [injector.install, streams.install, access.install, jobs.install]
 
 
 @click.group()

@@ -137,5 +137,8 @@ class Driver(Protocol):
         Raises DriverError while the injector is injecting.
         """
 
+    def faults(self) -> list[str]:
+        """What `simulate` takes here; empty when this is no simulator."""
+
     def simulate(self, fault: str) -> None:
         """Inject a `Fault`. Raises DriverError when there is no such part, or no simulator."""
