@@ -68,33 +68,42 @@ async def serve(states: Sequence[Path]) -> None:
 
 async def _listen(port: int, state: Path, client: Client) -> None:
     """Serve one port of one injector; a port that is taken is tried again."""
-    count = 0
+    clients: set[asyncio.Task[None]] = set()
+    async with asyncio.TaskGroup() as group:
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal count
-        if count >= MAX_CLIENTS:
-            writer.close()
-            return
-        count += 1
-        try:
-            await client(state, reader, writer)
-        except (ConnectionError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            log.debug("a client of port %d left", port)
-        finally:
-            count -= 1
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(clients) >= MAX_CLIENTS:
+                writer.close()
+                return
+            task = group.create_task(_serve(client, state, reader, writer))
+            clients.add(task)
+            task.add_done_callback(clients.discard)
 
-    while True:
-        try:
-            server = await asyncio.start_server(connected, "127.0.0.1", port, limit=8192)
-        except OSError as error:
-            log.error("port %d of %s: %s", port, state.name, error.strerror)
-            await asyncio.sleep(BIND_AGAIN_S)
-            continue
-        async with server:
-            await server.serve_forever()
+        while True:
+            try:
+                server = await asyncio.start_server(connected, "127.0.0.1", port, limit=8192)
+            except OSError as error:
+                log.error("port %d of %s: %s", port, state.name, error.strerror)
+                await asyncio.sleep(BIND_AGAIN_S)
+                continue
+            async with server:
+                await server.serve_forever()
+
+
+async def _serve(
+    client: Client, state: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """One client, from whom nothing can harm the others."""
+    try:
+        await client(state, reader, writer)
+    except (ConnectionError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        log.debug("a client left")
+    except Exception:
+        log.exception("a client was not served")
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 # --- the console ----------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.demo import demo
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from django.test import Client
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from agent.wire.messages import Message
     from fleet.accounts.models import Organisation, User
     from fleet.inventory.models import Device, ProductLine, Site
+    from tests.demo import Demo
 
 PASSWORD = "correct horse battery"
 
@@ -34,6 +37,15 @@ def portal_data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     settings.PATENCY_DATA = folder
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo() -> "Iterator[Demo]":
+    """The real demo, started once a run and shared by every test that asks for it."""
+    from tests.demo import running
+
+    with running() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
