@@ -1,105 +1,195 @@
-"""The demo as a newcomer starts it: twelve injectors on line, stopped cleanly, going on later."""
+"""`make demo` from outside: the contract for scripts, and what a newcomer meets (docs/cli.md)."""
 
+import json
 import signal
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.demo import Demo
-
-pytestmark = pytest.mark.timeout(400)
-LINES = {"ct-multi", "ct-dual", "mr-dual"}
-KEYS = {
-    "serial", "device", "product_line", "organisation", "site", "online", "state",
-    "software_version", "last_seen_at",
-}  # fmt: skip
+from tests.demo import STOP_S, Demo, free_port, until
 
 
-def test_twelve_injectors_of_three_product_lines(demo: Demo) -> None:
-    """R-CON-1, R-CON-2: enrolled by themselves, on line."""
-    listed = demo.cli_json("devices")
-    assert len(listed) == 12
-    assert all(row["online"] for row in listed)
-    assert {row["product_line"] for row in listed} == LINES
-    assert set(listed[0]) >= KEYS
-    assert len({row["organisation"] for row in listed}) == 2
-
-
-def test_what_demo_json_promises(demo: Demo) -> None:
+def test_demo_json_keeps_its_contract(demo: Demo) -> None:
     info = demo.info
-    assert {user["role"] for user in info["users"]} == {"administrator", "specialist", "hospital"}
-    assert sum(user["role"] == "specialist" for user in info["users"]) == 2
-    assert len({u["organisation"] for u in info["users"] if u["role"] == "hospital"}) == 2
+    assert set(info) == {"url", "users", "devices", "cli", "profile"}
+    assert info["url"] == f"http://localhost:{demo.http}"
+    for user in info["users"]:
+        assert set(user) == {"username", "password", "role", "organisation", "token"}
+    roles = Counter(user["role"] for user in info["users"])
+    assert roles == {"specialist": 2, "administrator": 1, "hospital": 2}
+    hospitals = {u["organisation"] for u in info["users"] if u["role"] == "hospital"}
+    assert len(hospitals) == 2
     for device in info["devices"]:
-        assert Path(device["state_dir"]).is_dir()
-        assert device["services"]["ssh"] > 0
-    for path in ("/-/live", "/-/ready", "/metrics", "/api/v1/schema/"):
-        answer = httpx.get(f"http://127.0.0.1:{demo.http_port}{path}", trust_env=False)
-        assert answer.status_code == 200, path
+        assert set(device) == {
+            "serial", "device", "product_line", "organisation", "site", "state_dir", "pin",
+            "services",
+        }  # fmt: skip
+        assert set(device["services"]) == {"ssh", "console", "web"}
+        assert Path(device["state_dir"]).stat().st_mode & 0o077 == 0
+    assert len(info["devices"]) == 12
+    assert {d["organisation"] for d in info["devices"]} == hospitals
+    assert Path(info["cli"]).name == "patency"
+    assert (Path(info["profile"]) / "profile.json").exists()
+    ports = [port for device in info["devices"] for port in device["services"].values()]
+    assert len(set(ports)) == 36
+    assert (demo.data / "demo.json").stat().st_mode & 0o077 == 0
 
 
-def test_no_agent_listens(demo: Demo) -> None:
-    """R-CON-3: the agents' processes have no listening network socket."""
+def test_twelve_injectors_of_three_lines_are_online_in_the_api(demo: Demo) -> None:
+    """R-CON-1, R-CON-2: they enrolled by themselves."""
+    with demo.api() as api:
+        shown = api.get("devices/", params={"online": "true"}).json()["results"]
+    assert {d["device"] for d in shown} == {d["device"] for d in demo.devices}
+    assert Counter(d["product_line"] for d in shown) == {"ct-multi": 4, "ct-dual": 4, "mr-dual": 4}
+    assert all(d["online"] for d in shown)
+
+
+def test_each_hospital_sees_its_own_alone(demo: Demo) -> None:
+    for which in range(2):
+        with demo.api("hospital", which=which) as api:
+            shown = api.get("devices/").json()["results"]
+        mine = demo.user("hospital", which=which)["organisation"]
+        assert {d["device"] for d in shown} == {
+            d["device"] for d in demo.devices if d["organisation"] == mine
+        }
+
+
+def test_the_command_line_lists_them(demo: Demo) -> None:
+    listed = json.loads(demo.patency("devices", "-o", "json").stdout)
+    assert {d["serial"] for d in listed} == {d["serial"] for d in demo.devices}
+    assert all(d["online"] for d in listed)
+
+
+@pytest.mark.parametrize("path", ["/-/live", "/-/ready", "/metrics", "/api/v1/schema/"])
+def test_the_servers_own_pages_answer(demo: Demo, path: str) -> None:
+    assert httpx.get(f"{demo.url}{path}", trust_env=False).status_code == 200
+
+
+def test_a_fault_reaches_the_portal_and_goes_again(demo: Demo) -> None:
+    """R-MNT-5."""
+    device = demo.device("mr-dual")
+    with demo.api() as api:
+
+        def codes(phase: str) -> set[int]:
+            shown = api.get(f"devices/{device['device']}/events/").json()["results"]
+            return {event["code"] for event in shown if event["phase"] == phase}
+
+        demo.simulate(device, "battery")
+        until(lambda: 501 in codes("raised"))
+        demo.simulate(device, "idle")
+        until(lambda: 501 in codes("cleared"))
+    lacking = demo.agent(device, "simulate", "--fault", "heater")
+    assert lacking.returncode == 1
+    assert "occlusion, stall, battery, armed, idle" in lacking.stderr
+
+
+def test_diagnostics_come_home(demo: Demo) -> None:
+    """R-MNT-3: pushed, run at the injector, its bundle fetched through the sealed stream."""
+    device = demo.device("ct-multi")
+    with demo.api() as api:
+        made = api.post(
+            "jobs/",
+            json={"kind": "collect-diagnostics", "hours": 1, "devices": [device["device"]]},
+        )
+        assert made.status_code == 201, made.text
+        (execution,) = made.json()["executions"]
+
+        def state() -> str:
+            return str(api.get(f"executions/{execution['execution']}/").json()["state"])
+
+        until(lambda: state() == "succeeded", 20)
+        bundle = api.get(f"executions/{execution['execution']}/bundle/")
+    assert bundle.status_code == 200
+    assert bundle.content.startswith(b"PK")
+
+
+def test_agents_listen_on_nothing_and_the_rest_on_this_machine_alone(demo: Demo) -> None:
+    """R-CON-3: the agent opens no listening network port."""
+    seen: Counter[str] = Counter()
     assert demo.process is not None
-    agents = [
-        child
-        for child in psutil.Process(demo.process.pid).children(recursive=True)
-        if "run" in child.cmdline() and any("patency-agent" in part for part in child.cmdline())
-    ]
-    assert len(agents) >= 4
-    for agent in agents:
-        listening = [c for c in agent.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-        assert listening == []
+    for process in [psutil.Process(demo.process.pid), *demo.children()]:
+        command = process.cmdline()
+        listening = [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert all(c.laddr.ip == "127.0.0.1" for c in listening), command
+        if "run" in command:
+            assert not listening, command
+            seen["agents"] += command.count("--state")
+            seen["processes"] += 1
+        elif "console" in command:
+            assert {c.laddr.port for c in listening} == {
+                d["services"][name] for d in demo.devices for name in ("console", "web")
+            }
+    assert seen == {"agents": 12, "processes": 4}
 
 
-def test_a_session_at_service_level_and_its_end(demo: Demo) -> None:
-    """R-ACC-3, R-ACC-4, R-ACC-10: a status page through the tunnel, audited on both sides."""
-    device = demo.device("ct-multi", 1)
-    session = demo.open_session(device["serial"], level="service", service="web")
-    with demo.forward(device["serial"], "web") as port:
-        page = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
-        assert page.status_code == 200
-        assert device["serial"] in page.text
-    demo.cli("end", session)
-    assert demo.wait_state(session, "ended")
-    entries = demo.cli_json("audit", "--session", session)
-    assert {entry["side"] for entry in entries} == {"device", "server"}
+def test_a_newcomer_is_told_what_to_do(demo: Demo) -> None:
+    shown = demo.output
+    assert demo.url in shown
+    for user in demo.info["users"]:
+        assert user["username"] in shown
+        assert user["password"] in shown
+    for word in ("simulate", "request", "panel", "Ctrl-C"):
+        assert word in shown
+    assert "Traceback" not in shown
 
 
-def test_armed_refuses(demo: Demo) -> None:
-    """R-ACC-7: nobody gets in while a patient may be connected."""
-    device = demo.device("mr-dual", 1)
-    demo.agent(device["state_dir"], "simulate", "--fault", "armed")
-    try:
-        done = demo.cli(
-            "request", device["serial"], "--level", "service", "--service", "web",
-            "--reason", "repair", "--for", "30m", "--wait", "-o", "json", check=False,
-        )  # fmt: skip
-        assert done.returncode != 0
-        assert '"refused"' in done.stdout
-    finally:
-        demo.agent(device["state_dir"], "simulate", "--fault", "idle")
+# --- starts and ends: a demo of their own -------------------------------------------------------
 
 
-def test_stops_cleanly_and_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C leaves no process within 5 s; a second start finds the same devices (R-CON-8)."""
-    demo = Demo(tmp_path / "data")
-    demo.start()
-    assert demo.process is not None
-    before = {d["serial"]: d["device"] for d in demo.info["devices"]}
-    children = psutil.Process(demo.process.pid).children(recursive=True)
-    demo.stop(signal.SIGINT, within_s=5)
-    gone, alive = psutil.wait_procs(children, timeout=1)
-    assert alive == []
-    demo.start()
-    try:
-        assert {d["serial"]: d["device"] for d in demo.info["devices"]} == before
-        children = psutil.Process(demo.process.pid).children(recursive=True)
-        demo.stop(signal.SIGKILL, within_s=5)
-        gone, alive = psutil.wait_procs(children, timeout=5)
-        assert alive == []
-    finally:
-        if demo.process is not None:
-            demo.stop()
+@pytest.fixture
+def own() -> Iterator[Demo]:
+    with tempfile.TemporaryDirectory(prefix="patency-") as folder:
+        made = Demo(Path(folder) / "demo")
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+def test_it_stops_without_a_trace_and_goes_on_where_it_stopped(own: Demo) -> None:
+    own.start()
+    first = own.info
+    assert own.stop(signal.SIGINT) == 0
+    own.mqtt = free_port()  # the gate may move
+    own.start()
+    assert own.info == first
+    with own.api() as api:
+        assert len(api.get("devices/", params={"online": "true"}).json()["results"]) == 12
+    # Killed, it has no time to end its children: they end by themselves.
+    children = own.children()
+    assert len(children) == 5
+    assert own.process is not None
+    own.process.kill()
+    _gone, alive = psutil.wait_procs(children, timeout=STOP_S)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PATENCY_HTTP": "127.0.0.1:{taken}"}, "PATENCY_HTTP=127.0.0.1:"),
+        ({"PATENCY_MQTT": "127.0.0.1:{taken}"}, "PATENCY_MQTT=127.0.0.1:"),
+        ({"PATENCY_HTTP": "0.0.0.0:{taken}"}, "this machine only"),
+        ({"PATENCY_DEMO_PACE": "fast"}, "Give a number"),
+    ],
+)
+def test_what_cannot_be_is_said_with_the_remedy(
+    own: Demo, environment: dict[str, str], said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = own.begin(**{k: v.format(taken=port) for k, v in environment.items()})
+        try:
+            status = process.wait(60)
+        except subprocess.TimeoutExpired:
+            status = None
+    assert status == 1, own.output
+    assert said in own.output
+    assert "Traceback" not in own.output
