@@ -265,8 +265,8 @@ def audit(folder: Path, /, target: str | None, session: str | None, form: str) -
             session = str(_access(portal, mine).find(target, states=every)["session"])
         shown = portal.audit(session)
     if form == "json":
-        output.data(shown)
+        output.data(shown["entries"])
     else:
         columns = ("side", "index", "at", "action", "actor", "outcome", "reason")
         output.rows("table", columns, shown["entries"])
-        output.note("The two agree." if shown["agree"] else "The two do NOT agree.")
+    output.note("The two agree." if shown["agree"] else "The two do NOT agree.")

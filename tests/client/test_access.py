@@ -183,7 +183,7 @@ def test_an_unknown_injector_or_session(portal: TestPortal, command: Command) ->
 
 
 def test_end_and_audit(portal: TestPortal, command: Command, session: str) -> None:
-    sides = [it["side"] for it in command.json("audit", "--session", session)["entries"]]
+    sides = [it["side"] for it in command.json("audit", "--session", session)]
     assert sides == ["server", "device"]
     assert b"device" in command("audit", "S-1001").stdout
     assert command.json("end", "S-1001")["state"] == "ended"

@@ -44,4 +44,4 @@ class Command(BaseCommand):
     def _prepare_demo(self, options: ServeOptions) -> server.Companion:
         from fleet import demo
 
-        return demo.companion(options)  # type: ignore[attr-defined,no-any-return]
+        return demo.companion(options)
