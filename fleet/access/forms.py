@@ -61,7 +61,10 @@ class RequestForm(forms.Form):
         levels = [level for level in Level if any(level.covers(Level(n)) for n in offered.values())]
         fields["level"].choices = [(level.value, LEVELS[level]) for level in levels or Level]
         fields["services"].choices = [(name, name) for name in sorted(offered)]
-        fields["reason"].choices = [("", _("Choose one")), *((r.value, t) for r, t in REASONS.items())]
+        fields["reason"].choices = [
+            ("", _("Choose one")),
+            *((r.value, t) for r, t in REASONS.items()),
+        ]
         fields["minutes"].choices = LIVES
         self.offered = dict(offered)
 

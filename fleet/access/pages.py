@@ -24,6 +24,7 @@ from fleet.inventory.models import Device
 from fleet.pages.http import page, paginate, person, show, watch_groups
 
 _S = SessionState
+_FIRST_PORT = 2222  # of the specialist's own machine, in the commands that the page suggests
 # What a person follows; ACCEPTED and WAITING are parts of reaching the injector.
 _STEPS: list[tuple[str | Promise, frozenset[SessionState]]] = [
     (gettext_lazy("Asked for"), frozenset({_S.REQUESTED})),
@@ -141,11 +142,25 @@ def session(request: HttpRequest, session: str) -> HttpResponse:
         "mine": mine,
         "may_end": not row.over and _may_end(user, row),
         "timeline": selectors.timeline(row),
-        "port": 2222,
+        "commands": _commands(row),
     }
     return show(
         request, "access/session.html", context, fragments={"session": "access/session_body.html"}
     )
+
+
+def _commands(session: Session) -> list[tuple[str, str]]:
+    """(service, what to type to reach it) of an active session; see docs/cli.md."""
+    serial = session.device.serial
+    return [
+        (
+            name,
+            f"patency shell {serial}"
+            if name == "console"
+            else f"patency forward {serial} {name} {_FIRST_PORT + number}",
+        )
+        for number, name in enumerate(session.services)
+    ]
 
 
 def _may_end(user: User, session: Session) -> bool:
@@ -168,7 +183,9 @@ def session_end(request: HttpRequest, session: str) -> HttpResponse:
     if was_over:
         messages.info(request, _("The session was over already."))
     else:
-        messages.success(request, _("The session is ended. The injector is told until it confirms."))
+        messages.success(
+            request, _("The session is ended. The injector is told until it confirms.")
+        )
     return redirect("session", row.pk)
 
 

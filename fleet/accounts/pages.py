@@ -31,9 +31,7 @@ class _SignInForm(SignInForm):
             field.widget.attrs["class"] = "form-control"
 
 
-sign_in = LoginView.as_view(
-    template_name="accounts/sign_in.html", authentication_form=_SignInForm
-)
+sign_in = LoginView.as_view(template_name="accounts/sign_in.html", authentication_form=_SignInForm)
 sign_out = LogoutView.as_view()
 
 

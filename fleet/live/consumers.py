@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from time import monotonic
 from typing import Any
@@ -14,6 +15,8 @@ from fleet.live import door
 from fleet.live.groups import Group, Kind, parse
 from fleet.live.hinter import hinter
 from fleet.live.leases import leases
+
+log = logging.getLogger(__name__)
 
 MAX_GROUPS = 64  # watched by one page
 MAX_MESSAGE = 8 * 1024  # characters of one message from a page
@@ -43,6 +46,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
                 await super().__call__(scope, receive, send)
             finally:
                 ticker.cancel()
+                self._release()
 
     # --- the page's side ----------------------------------------------------------------------
 
@@ -62,10 +66,13 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
     async def disconnect(self, code: int) -> None:
         for group in list(self.watched):
             await self._leave(group)
+
+    def _release(self) -> None:
         if self.user is not None:
             _sockets[self.user.pk] -= 1
             if not _sockets[self.user.pk]:
                 del _sockets[self.user.pk]
+            self.user = None
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.user is None:
@@ -88,8 +95,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         for name in names[: MAX_GROUPS + 1]:
             group = parse(name)
             full = len(self.watched) >= MAX_GROUPS and group not in self.watched
-            if group is None or full or not await database_sync_to_async(door.may_watch)(
-                user, group
+            if (
+                group is None
+                or full
+                or not await database_sync_to_async(door.may_watch)(user, group)
             ):
                 # One answer for what is not there, not for this reader, or not a group at all.
                 refused.append(name if isinstance(name, str) else None)
@@ -155,7 +164,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         await self.channel_layer.group_discard(str(group), self.channel_name)
 
     async def _tell(self, message: dict[str, Any]) -> None:
-        await self.send(text_data=json.dumps(message, separators=(",", ":")))
+        try:
+            await self.send(text_data=json.dumps(message, separators=(",", ":")))
+        except OSError:  # ASGI's way to say that the page has gone; its disconnect is on its way
+            log.debug("a page left while it was being told something")
 
 
 def _read(text: str | None) -> dict[str, Any] | None:

@@ -33,12 +33,11 @@ def may_see_live(user: User) -> bool:
 
 def still_signed_in(session: SessionBase) -> User | None:
     """The session's user as the database has them now; None once signed out, locked or changed."""
-    if not session.session_key or not session.exists(session.session_key):
+    number = session.get(SESSION_KEY)
+    if number is None or not session.session_key or not session.exists(session.session_key):
         return None
     user = (
-        User.objects.select_related("organisation")
-        .filter(pk=session.get(SESSION_KEY), is_active=True)
-        .first()
+        User.objects.select_related("organisation").filter(pk=str(number), is_active=True).first()
     )
     if user is None:
         return None

@@ -4,8 +4,10 @@ Pure. A product line of tomorrow needs no change here as long as its metrics are
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from django.utils.translation import gettext_lazy as _
 
 from agent.wire.catalogue import SYRINGES
 from fleet.telemetry.labels import METRICS, MetricLabel, split_metric
@@ -60,9 +62,14 @@ def charts(present: Iterable[str]) -> list[Chart]:
         series = _series(base, known)
         for other, home in TOGETHER.items():
             if home == base:
-                series += [Series(s.metric, str(METRICS[other].name)) for s in _series(other, known)]
+                series += [
+                    Series(s.metric, str(METRICS[other].name)) for s in _series(other, known)
+                ]
         if series:
-            found.append(Chart(base, METRICS[base], floor, ceiling, tuple(series)))
+            label = METRICS[base]
+            if base in TOGETHER.values():
+                label = replace(label, name=_("Temperature"))
+            found.append(Chart(base, label, floor, ceiling, tuple(series)))
     return found
 
 

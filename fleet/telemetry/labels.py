@@ -73,6 +73,7 @@ PRIORITIES: dict[str, Text] = {
     EventPriority.INFO: pgettext_lazy("priority", "Information"),
 }
 
+
 @dataclass(frozen=True, slots=True)
 class MetricLabel:
     """How a metric is shown. `unit` may be empty for a plain count; `digits` after the point."""

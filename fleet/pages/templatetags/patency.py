@@ -14,6 +14,7 @@ from django.utils.translation import ngettext, pgettext
 
 from agent.wire.catalogue import ClinicalState, JobReason, SessionReason
 from fleet.access import labels as access_labels
+from fleet.accounts.models import Language
 from fleet.audit import labels as audit_labels
 from fleet.jobs import labels as job_labels
 from fleet.telemetry import labels
@@ -34,7 +35,8 @@ def icon(name: str, label: str = "") -> SafeString:
             address,
         )
     return format_html(
-        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}"></use></svg>', address
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}"></use></svg>',
+        address,
     )
 
 
@@ -42,7 +44,7 @@ def icon(name: str, label: str = "") -> SafeString:
 def when(at: datetime | None, form: str = "short") -> SafeString | str:
     """A time: in UTC from here, in the reader's own zone once when.js has seen it.
 
-    `form`: short, precise, time, date, relative, remaining.
+    `form`: short, precise, time, date, relative, remaining, stamp (says the zone; for print).
     """
     if at is None:
         return "–"
@@ -58,7 +60,7 @@ def when(at: datetime | None, form: str = "short") -> SafeString | str:
 
 
 def _utc_text(utc: datetime, form: str) -> str:
-    clock = utc.strftime("%H:%M:%S" if form in ("precise", "time") else "%H:%M")
+    clock = utc.strftime("%H:%M:%S" if form in ("precise", "time", "stamp") else "%H:%M")
     if form == "time":
         return f"{clock} UTC"
     return f"{date_format(utc, 'DATE_FORMAT')} {clock} UTC"
@@ -237,3 +239,9 @@ def reason_text(code: str) -> str:
     if code in set(JobReason):
         return str(job_labels.REASONS[JobReason(code)])
     return code
+
+
+@register.simple_tag
+def languages() -> list[tuple[str, str]]:
+    """(code, name in itself) of each language there is."""
+    return Language.choices

@@ -1,11 +1,22 @@
 // Times arrive as UTC and are shown in the reader's own zone and language; the UTC stays in the title.
 
 const language = document.documentElement.lang || "en";
+const form = (options) => new Intl.DateTimeFormat(language, { hourCycle: "h23", ...options });
 const forms = {
-  short: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }),
-  precise: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }),
-  time: new Intl.DateTimeFormat(language, { timeStyle: "medium" }),
-  date: new Intl.DateTimeFormat(language, { dateStyle: "medium" }),
+  short: form({ dateStyle: "medium", timeStyle: "short" }),
+  precise: form({ dateStyle: "medium", timeStyle: "medium" }),
+  time: form({ timeStyle: "medium" }),
+  date: form({ dateStyle: "medium" }),
+  // For what may be printed: says which zone.
+  stamp: form({
+    year: "numeric",
+    month: "short",
+    day: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    timeZoneName: "short",
+  }),
 };
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "long" });
 const STEPS = [
@@ -35,11 +46,11 @@ function remaining(at) {
 
 function show(element) {
   const at = new Date(element.dateTime);
-  const form = element.dataset.form;
+  const style = element.dataset.form;
   let text;
-  if (form === "relative") text = ago(at);
-  else if (form === "remaining") text = remaining(at);
-  else text = (forms[form] ?? forms.short).format(at);
+  if (style === "relative") text = ago(at);
+  else if (style === "remaining") text = remaining(at);
+  else text = (forms[style] ?? forms.short).format(at);
   if (element.textContent !== text) element.textContent = text;
 }
 

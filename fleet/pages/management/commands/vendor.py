@@ -7,7 +7,9 @@ from fleet.pages import vendored
 
 
 class Command(BaseCommand):
-    help = "Fetch the vendored front-end files again (needs npm), or check them against the manifest."
+    help = (
+        "Fetch the vendored front-end files again (needs npm), or check them against the manifest."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

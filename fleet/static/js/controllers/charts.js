@@ -12,7 +12,8 @@ import { timeOfDay } from "../when.js";
 const MAX_POINTS = 6000;
 const FINE_S = 130; // readings younger than this keep their full rate
 const TABLE_ROWS = 30;
-const COLOURS = ["--chart-a", "--chart-b", "--chart-c"];
+const COLOURS = ["--chart-a", "--chart-b", "--chart-c", "--chart-d"];
+const DASHES = [undefined, [10, 3], [3, 3], [12, 3, 3, 3]];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export default class extends Controller {
@@ -176,6 +177,7 @@ export default class extends Controller {
         {
           ...axis,
           space: 70,
+          size: 26,
           values: (_, ticks) => ticks.map((tick) => timeOfDay(tick * 1000)),
         },
         { ...axis, size: 48, values: (_, ticks) => ticks.map((tick) => number.format(tick)) },
@@ -186,7 +188,8 @@ export default class extends Controller {
           label: one.label,
           stroke: css(one.limit ? "--chart-limit" : COLOURS[i % COLOURS.length]),
           width: one.limit ? 1 : 1.75,
-          dash: one.limit ? [6, 4] : i === 1 ? [10, 3] : i === 2 ? [3, 3] : undefined,
+          dash: one.limit ? [6, 4] : DASHES[i % DASHES.length],
+          auto: !one.limit, // shown when a reading comes near it, never squeezing the readings
           points: { show: false },
           spanGaps: true,
         })),

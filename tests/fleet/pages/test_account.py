@@ -1,0 +1,143 @@
+"""Signing in, the language, tokens of one's own, error pages."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from fleet.accounts.models import ApiToken, User
+from fleet.accounts.services import use_token
+from fleet.audit.models import Entry
+from fleet.core import clock
+from tests.conftest import PASSWORD
+
+
+def test_signing_in_and_out(owner: User) -> None:
+    client = Client()
+    asked = client.get("/devices/")
+    assert asked.headers["Location"] == "/sign-in/?next=/devices/"
+    wrong = client.post("/sign-in/", {"username": "owner", "password": "no"})
+    assert 'role="alert"' in wrong.content.decode()
+    right = {"username": "owner", "password": PASSWORD, "next": "/devices/"}
+    assert client.post("/sign-in/", right).headers["Location"] == "/devices/"
+    assert client.get("/devices/").status_code == 200
+    assert client.post("/sign-out/").headers["Location"] == "/sign-in/"
+    assert client.get("/devices/").status_code == 302
+
+
+def test_signing_in_leads_nowhere_else(owner: User) -> None:
+    answers = {"username": "owner", "password": PASSWORD, "next": "https://elsewhere.example/"}
+    assert Client().post("/sign-in/", answers).headers["Location"] == "/"
+
+
+def test_the_language_is_remembered(owner: User, browser: Callable[[User], Client]) -> None:
+    """R-ASR-4: with the account, and before signing in by a cookie."""
+    client = browser(owner)
+    client.post("/language/", {"language": "fr-ca", "next": "/devices/"})
+    owner.refresh_from_db()
+    assert owner.language == "fr-ca"
+    assert '<html lang="fr-ca">' in client.get("/").content.decode()
+
+    nobody = Client()
+    nobody.post("/language/", {"language": "fr-ca", "next": "/sign-in/"})
+    assert '<html lang="fr-ca">' in nobody.get("/sign-in/").content.decode()
+
+
+@pytest.mark.parametrize("target", ["https://elsewhere.example/", "//elsewhere.example", ""])
+def test_the_language_form_leads_nowhere_else(target: str, db: None) -> None:
+    response = Client().post("/language/", {"language": "en", "next": target})
+    assert response.headers["Location"] == "/"
+
+
+def test_an_unknown_language_changes_nothing(
+    owner: User, browser: Callable[[User], Client]
+) -> None:
+    browser(owner).post("/language/", {"language": "tlh", "next": "/"})
+    owner.refresh_from_db()
+    assert owner.language == "en"
+
+
+def test_a_token_is_shown_once_and_can_be_revoked(
+    owner: User, browser: Callable[[User], Client]
+) -> None:
+    client = browser(owner)
+    made = client.post("/account/tokens/", {"name": "laptop", "days": "30"})
+    found = re.search(r"pat_[\w-]+", made.content.decode())
+    assert found is not None
+    assert use_token(found[0], now=clock.now()) == owner
+    assert found[0] not in client.get("/account/").content.decode()
+    token = ApiToken.objects.get()
+    response = client.post(f"/account/tokens/{token.pk}/revoke/", follow=True)
+    assert "revoked" in response.content.decode()
+    assert use_token(found[0], now=clock.now()) is None
+    actions = list(Entry.objects.order_by("index").values_list("action", flat=True))
+    assert actions == ["token:create", "token:revoke"]
+
+
+@pytest.mark.parametrize("answers", [{}, {"name": "  ", "days": "30"}, {"name": "x", "days": "9"}])
+def test_a_wrong_token_is_not_made(
+    answers: dict[str, str], owner: User, browser: Callable[[User], Client]
+) -> None:
+    assert browser(owner).post("/account/tokens/", answers).status_code == 400
+    assert not ApiToken.objects.exists()
+
+
+def test_twenty_tokens_are_enough(owner: User, browser: Callable[[User], Client]) -> None:
+    client = browser(owner)
+    for number in range(20):
+        client.post("/account/tokens/", {"name": f"t{number}", "days": "1"})
+    response = client.post("/account/tokens/", {"name": "one more", "days": "1"})
+    assert "Revoke one first" in response.content.decode()
+
+
+def test_a_token_of_others_is_like_none(
+    owner: User, colleague: User, browser: Callable[[User], Client]
+) -> None:
+    browser(owner).post("/account/tokens/", {"name": "laptop", "days": "30"})
+    token = ApiToken.objects.get()
+    assert browser(colleague).post(f"/account/tokens/{token.pk}/revoke/").status_code == 404
+    assert ApiToken.objects.exists()
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_error_pages_speak_the_readers_language(
+    owner: User, browser: Callable[[User], Client]
+) -> None:
+    owner.language = "fr-ca"
+    owner.save()
+    response = browser(owner).get("/nowhere/")
+    assert response.status_code == 404
+    text = response.content.decode()
+    assert '<html lang="fr-ca">' in text
+    assert 'href="/"' in text
+
+
+def test_a_fault_of_ours_has_a_page(
+    owner: User, browser: Callable[[User], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(user: User) -> None:
+        raise RuntimeError("told to nobody")
+
+    monkeypatch.setattr("fleet.telemetry.pages.conditions", fail)
+    client = browser(owner)
+    client.raise_request_exception = False
+    response = client.get("/")
+    assert response.status_code == 500
+    assert "told to nobody" not in response.content.decode()
+    assert "on our side" in response.content.decode()
+
+
+def test_a_form_without_its_token_is_told_what_to_do(owner: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(owner, backend="fleet.accounts.backends.ThrottledBackend")
+    response = client.post("/account/tokens/", {"name": "x", "days": "1"})
+    assert response.status_code == 403
+    assert "open for too long" in response.content.decode()
+
+
+def test_a_request_that_cannot_be_understood(db: None) -> None:
+    response = Client(headers={"host": "elsewhere.example"}).get("/sign-in/")
+    assert response.status_code == 400

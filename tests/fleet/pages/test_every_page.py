@@ -1,0 +1,110 @@
+"""What holds for every page: no inline script or style, a language, landmarks, labels, no cache.
+
+Every GET route that is no API is asked, in both languages, so a new page is tested by being there.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from agent.wire.catalogue import SessionState
+from fleet.access.models import Session
+from fleet.accounts.models import User
+from fleet.core import clock
+from fleet.inventory.models import Device
+from fleet.jobs.models import Execution
+from fleet.telemetry.models import Condition, Event, Sample
+from tests.fleet.routes import ROUTES, fill
+
+# Not pages: for programs, or answering to POST alone.
+_SKIPPED = re.compile(
+    r"^(-/|metrics|enrol|api/|sign-out|language)|/(end|cancel|bundle|verify|revoke|samples|tokens)/$"
+)
+PAGES = [route for route in ROUTES if not _SKIPPED.search(route)]
+_INLINE_HANDLER = re.compile(r"^on[a-z]+$")
+
+
+@pytest.fixture
+def paths(device: Device, reach: Callable[..., Session], execution: Execution) -> dict[str, str]:
+    now = clock.now()
+    common: dict[str, Any] = {"device": device, "organisation": device.organisation}
+    values = {"pressure_kpa_a": 312.0, "pressure_limit_kpa": 2068.0, "heater_duty": 0.4}
+    Sample.objects.create(**common, at=now, received_at=now, state="idle", values=values)
+    Event.objects.create(
+        **common, code=103, priority="M", phase="raised", syringe="a", value=900.0, at=now,
+        received_at=now, outbox="a" * 32, seq=1,
+    )  # fmt: skip
+    Condition.objects.create(**common, code=103, priority="M", raised_at=now)
+    session = reach(SessionState.ACTIVE)
+    ids = {"device": device.pk, "session": session.pk, "job": execution.job_id}
+    return {route: fill(route, {n: ids[k] for n, k in ROUTES[route][1].items()}) for route in PAGES}
+
+
+@pytest.mark.parametrize("language", ["en", "fr-ca"])
+@pytest.mark.parametrize("route", PAGES)
+def test_a_page_is_whole_and_safe(
+    route: str,
+    language: str,
+    paths: dict[str, str],
+    owner: User,
+    browser: Callable[[User], Client],
+    read: Callable[[Any], Any],
+) -> None:
+    """R-ASR-4 (language); THREATS (strict content security policy)."""
+    owner.language = language
+    owner.save()
+    client = browser(owner)
+    if route == "sign-in/":
+        client = Client(headers={"accept-language": language})
+    response = client.get(paths[route])
+    assert response.status_code == 200
+    page = read(response)
+
+    assert page.inside == []
+    for tag, attributes in page.elements:
+        assert tag != "style"
+        assert "style" not in attributes
+        assert not any(_INLINE_HANDLER.match(name) for name in attributes), attributes
+        assert not str(attributes.get("href", "")).startswith("javascript:")
+        if tag == "script":
+            assert str(attributes["src"]).startswith("/static/")
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+    by_tag = [tag for tag, _attributes in page.elements]
+    html = next(attributes for tag, attributes in page.elements if tag == "html")
+    assert html["lang"] == language
+    assert by_tag.count("h1") == 1
+    assert by_tag.count("main") == 1
+    ids = [attributes["id"] for _tag, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)), "an id stands twice"
+    labelled = {attributes.get("for") for tag, attributes in page.elements if tag == "label"}
+    for tag, attributes in page.elements:
+        if tag in ("select", "textarea") or (
+            tag == "input" and attributes.get("type") not in ("hidden", "radio", "checkbox")
+        ):
+            assert attributes.get("id") in labelled, f"no label for {attributes}"
+        if tag == "img":
+            assert "alt" in attributes
+    if route != "sign-in/":
+        assert "no-store" in response.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("route", [route for route in PAGES if route != "sign-in/"])
+def test_who_is_not_signed_in_is_asked_to(route: str, paths: dict[str, str]) -> None:
+    response = Client().get(paths[route])
+    assert response.status_code == 302
+    assert response.headers["Location"].startswith("/sign-in/?next=")
+
+
+def test_the_hospital_reads_its_pages(
+    paths: dict[str, str], member: User, browser: Callable[[User], Client]
+) -> None:
+    """The member sees what is theirs, and not what only the vendor does."""
+    hidden = {"jobs/new/": 403, "devices/<str:device>/request/": 404}
+    for route, path in paths.items():
+        assert browser(member).get(path).status_code == hidden.get(route, 200), route

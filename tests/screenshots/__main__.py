@@ -1,0 +1,174 @@
+"""Every page, light and dark, in English and Canadian French, into var/screenshots.
+
+    python -m tests.screenshots [PART OF A PAGE'S NAME …]
+
+Runs the portal's own ASGI application on a free loopback port over a seeded database of its own.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+CHROMIUM = os.environ.get("PATENCY_CHROMIUM", "/usr/bin/chromium")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "var" / "screenshots"
+START_DEADLINE_S = 30
+
+
+@contextlib.contextmanager
+def portal(data: Path) -> Iterator[tuple[str, Any]]:
+    """The portal over a seeded database: its address and the seed."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    os.environ |= {"PATENCY_DATA": str(data), "PATENCY_HTTP": f"127.0.0.1:{port}"}
+    os.environ["DJANGO_SETTINGS_MODULE"] = "fleet.settings"
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    from tests.screenshots import seed
+
+    made = seed.make(data)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "fleet.asgi:application", "--port", str(port),
+         "--log-level", "warning", "--lifespan", "off", "--ws", "websockets-sansio"],
+        cwd=ROOT,
+    )  # fmt: skip
+    try:
+        _wait(f"http://127.0.0.1:{port}/-/live")
+        yield f"http://127.0.0.1:{port}", made
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _wait(address: str) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while True:
+        try:
+            with urlopen(address, timeout=2):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def pages(seed: Any) -> dict[str, tuple[str, str]]:
+    """name -> (who looks, address)."""
+    devices, sessions = seed.devices, seed.sessions
+    specialist, admin = "mdubois", "admin"
+    return {
+        "now": (specialist, "/"),
+        "devices": (specialist, "/devices/"),
+        "devices-none": (specialist, "/devices/?q=nothing"),
+        "device-ct-multi": (specialist, f"/devices/{devices['CEN-20418'].pk}/"),
+        "device-ct-dual": (specialist, f"/devices/{devices['STE-88120'].pk}/"),
+        "device-mr": (specialist, f"/devices/{devices['MRX-01190'].pk}/"),
+        "device-empty": (specialist, f"/devices/{devices['STE-90102'].pk}/"),
+        "request": (specialist, f"/devices/{devices['CEN-20418'].pk}/request/"),
+        "sessions": (specialist, "/access/"),
+        "session-requested": (specialist, f"/access/{sessions['requested'].pk}/"),
+        "session-challenged": (specialist, f"/access/{sessions['challenged'].pk}/"),
+        "session-presence": (specialist, f"/access/{sessions['presence'].pk}/"),
+        "session-active": (specialist, f"/access/{sessions['active'].pk}/"),
+        "session-ended": (specialist, f"/access/{sessions['ended'].pk}/"),
+        "report": (specialist, f"/access/{sessions['ended'].pk}/report/"),
+        "jobs": (specialist, "/jobs/"),
+        "job-new": (specialist, "/jobs/new/"),
+        "job": (specialist, f"/jobs/{seed.jobs['many']}/"),
+        "audit": (admin, "/audit/"),
+        "account": (specialist, "/account/"),
+        "hospital-now": ("harbour-it", "/"),
+        "not-found": (specialist, "/devices/nothing-here/"),
+        "sign-in": ("", "/sign-in/"),
+    }
+
+
+def shoot(
+    browser: Any, address: str, seed: Any, theme: str, language: str, only: list[str]
+) -> None:
+    contexts: dict[str, Any] = {}
+    for name, (username, path) in pages(seed).items():
+        if only and not any(part in name for part in only):
+            continue
+        if username not in contexts:
+            contexts[username] = _context(browser, address, username, theme, language)
+        page = contexts[username].new_page()
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address + path)
+        page.wait_for_timeout(700)
+        target = OUT / f"{language}-{theme}" / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=target, full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        if wide:
+            complaints.append("wider than the window")
+        for complaint in complaints:
+            if "404" not in complaint:
+                print(f"{target.relative_to(OUT)}: {complaint}")
+        page.close()
+    for context in contexts.values():
+        context.close()
+
+
+def _context(browser: Any, address: str, username: str, theme: str, language: str) -> Any:
+    from tests.screenshots.seed import PASSWORD
+
+    context = browser.new_context(
+        viewport={"width": 1360, "height": 850}, color_scheme=theme, locale=language,
+        timezone_id="America/Halifax",
+    )  # fmt: skip
+    page = context.new_page()
+    page.goto(address + "/sign-in/")
+    page.click(f"button[name=language][value={language.lower()}]")
+    if username:
+        page.fill("#id_username", username)
+        page.fill("#id_password", PASSWORD)
+        page.click("form.card button[type=submit]")
+        page.wait_for_url(address + "/")
+        if page.evaluate("document.documentElement.lang") != language.lower():
+            page.click(".menu summary")
+            page.click(f".menu button[name=language][value={language.lower()}]")
+    page.close()
+    return context
+
+
+def main(only: list[str]) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with (
+        tempfile.TemporaryDirectory(prefix="patency-pictures-") as data,
+        portal(Path(data)) as (address, seed),
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        for language in ("en", "fr-CA"):
+            for theme in ("light", "dark"):
+                shoot(browser, address, seed, theme, language, only)
+        browser.close()
+    print(f"pictures are in {OUT}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
