@@ -25,7 +25,7 @@ def audit(request: HttpRequest) -> HttpResponse:
 @page
 @require_POST
 def audit_verify(request: HttpRequest) -> HttpResponse:
-    """A POST, since it is work: walk every chain that the page shows, and name the first bad one."""
+    """A POST, since it is work: walk every chain, and name the first bad entry of each."""
     user = require(person(request), Action.AUDIT_VERIFY)
     names = dict(Organisation.objects.values_list("pk", "name"))
     serials = dict(

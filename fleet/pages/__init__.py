@@ -1,1 +1,1 @@
-"""Everything the browser pages share: routes, template tags, error pages, catalogues, front-end files."""
+"""What the pages share: routes, template tags, error pages, catalogues, front-end files."""

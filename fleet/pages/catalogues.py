@@ -1,4 +1,4 @@
-"""Translation catalogues: found in the source by Babel, merged without losing a translation, checked.
+"""Translation catalogues: found in the source, merged without losing a translation, checked.
 
 Two domains. `django` is the portal's (Python and templates, fleet/locale), `agent` what a person at
 the injector reads (agent/locale). English is the source, so only Canadian French has a catalogue.

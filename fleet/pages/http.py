@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Page, Paginator
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -39,8 +40,10 @@ def page(view: View) -> View:
 
 def person(request: HttpRequest) -> User:
     """The signed-in person; only under `page`."""
-    assert isinstance(request.user, User)
-    return request.user
+    user = request.user
+    if not isinstance(user, User):
+        raise PermissionDenied
+    return user
 
 
 def is_partial(request: HttpRequest, target: str) -> bool:

@@ -112,24 +112,27 @@ def shoot(
             continue
         if username not in contexts:
             contexts[username] = _context(browser, address, username, theme, language)
-        page = contexts[username].new_page()
-        complaints: list[str] = []
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address + path)
-        page.wait_for_timeout(700)
         target = OUT / f"{language}-{theme}" / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=target, full_page=True)
-        wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        if wide:
-            complaints.append("wider than the window")
-        for complaint in complaints:
-            if "404" not in complaint:
-                print(f"{target.relative_to(OUT)}: {complaint}")
-        page.close()
+        for complaint in _picture(contexts[username], address + path, target):
+            print(f"{target.relative_to(OUT)}: {complaint}")
     for context in contexts.values():
         context.close()
+
+
+def _picture(context: Any, address: str, target: Path) -> list[str]:
+    """Take one picture. Returns what the browser complained of."""
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    page.wait_for_timeout(700)  # the charts and the times are drawn
+    target.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=target, full_page=True)
+    if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+        complaints.append("wider than the window")
+    page.close()
+    return [complaint for complaint in complaints if "404" not in complaint]
 
 
 def _context(browser: Any, address: str, username: str, theme: str, language: str) -> Any:

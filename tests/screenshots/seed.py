@@ -161,7 +161,7 @@ class Seed:
                     received_at=self.now,
                     state=driver.state.value,
                     values={m.value: round(v, 3) for m, v in driver.values().items()},
-                )  # fmt: skip
+                )
             )
         Sample.objects.bulk_create(rows)
 

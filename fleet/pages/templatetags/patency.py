@@ -153,7 +153,7 @@ def duration(seconds: float | None) -> str:
         parts.append(f"{hours}{_NO_BREAK}{pgettext('unit', 'h')}")
     if minutes:
         parts.append(f"{minutes}{_NO_BREAK}{pgettext('unit', 'min')}")
-    if rest and not hours or not parts:
+    if (rest and not hours) or not parts:
         parts.append(f"{rest}{_NO_BREAK}{pgettext('unit', 's')}")
     return _NO_BREAK.join(parts)
 

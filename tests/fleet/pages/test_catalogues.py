@@ -21,7 +21,8 @@ TEMPLATE = """{% load i18n %}<p title="{% translate 'In a template' %}">it's
   Two {{ a }}
   lines
 {% endblocktranslate %}
-{% blocktranslate count total=n %}{{ total }} row{% plural %}{{ total }} rows{% endblocktranslate %}</p>
+{% blocktranslate count total=n %}{{ total }} row{% plural %}
+{{ total }} rows{% endblocktranslate %}</p>
 """
 
 
