@@ -376,6 +376,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         elif reason is Reason.DISCONNECTED:
             self._transport.close()
+            # asyncio puts a close off while reading is paused and the peer has left; then this
+            # sets it going, or the socket would stay for ever.
+            self._transport.resume_reading()
         else:
             self._transport.abort()
 

@@ -500,15 +500,18 @@ async def test_the_clocks_floor_survives_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_task_that_fails_fails_the_agent_and_leaves_nothing_open(tmp_path: Path) -> None:
+    greeted = asyncio.Event()
+
     def install(agent: Agent) -> None:
         async def broken() -> None:
-            await asyncio.sleep(0.05)
+            await greeted.wait()
             raise RuntimeError("a bug")
 
         agent.spawn(broken())
 
     async with running(tmp_path, **part(install)) as (running_agent, served):
         assert running_agent.task is not None
+        greeted.set()
         with pytest.raises(ExceptionGroup):
             await running_agent.task
         await served.until(lambda: served.disconnects)

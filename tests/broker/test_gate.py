@@ -317,6 +317,17 @@ async def test_a_quick_return_does_not_wait_for_a_polite_close(running: Running)
             await new.ping()
 
 
+async def test_one_that_leaves_while_it_is_not_read_leaves_nothing(running: Running) -> None:
+    """SUBSCRIBE, goodbye and the end of the socket at once: the gate waits for amqtt meanwhile."""
+    for _each in range(5):
+        device = await running.live(A, subscribed=False)
+        device.send(raw.subscribe(f"pat/1/{A}/dn/#") + raw.DISCONNECT)
+        await device.writer.drain()
+        device.writer.transport.abort()  # FIN, no close_notify
+        await device.abort()
+        await running.emptied()
+
+
 async def test_when_amqtt_hangs_the_device_is_told_and_nothing_is_left(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
