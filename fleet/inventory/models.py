@@ -11,7 +11,7 @@ class ProductLine(models.Model):
 
     code = models.CharField(primary_key=True, max_length=32)
     name = models.CharField(max_length=80)
-    modality = models.CharField(max_length=8, choices=[("CT", "CT"), ("MR", _("MR"))])
+    modality = models.CharField(max_length=8, choices=[("CT", _("CT")), ("MR", _("MR"))])
 
     class Meta:
         ordering = ["name"]

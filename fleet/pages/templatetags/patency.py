@@ -148,13 +148,13 @@ def duration(seconds: float | None) -> str:
         return "–"
     total = int(seconds)
     hours, minutes, rest = total // 3600, total // 60 % 60, total % 60
-    parts = []
-    if hours:
-        parts.append(f"{hours}{_NO_BREAK}{pgettext('unit', 'h')}")
-    if minutes:
-        parts.append(f"{minutes}{_NO_BREAK}{pgettext('unit', 'min')}")
-    if (rest and not hours) or not parts:
-        parts.append(f"{rest}{_NO_BREAK}{pgettext('unit', 's')}")
+    units = (pgettext("unit", "h"), pgettext("unit", "min"), pgettext("unit", "s"))
+    # Seconds are told only of what lasts less than an hour.
+    amounts = (hours, minutes, 0 if hours else rest)
+    parts = [
+        f"{amount}{_NO_BREAK}{unit}" for amount, unit in zip(amounts, units, strict=True) if amount
+    ]
+    parts = parts or [f"0{_NO_BREAK}{units[-1]}"]
     return _NO_BREAK.join(parts)
 
 
