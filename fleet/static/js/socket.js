@@ -1,6 +1,6 @@
 // One websocket to /ws/live/ for the whole page; see fleet/live for the protocol.
-// A lost connection comes back with full-jitter back-off, and then everything is looked at again,
-// since hints that were missed are gone.
+// A lost connection comes back with full-jitter back-off. Each time the portal confirms that it
+// watches a group, its listeners hear `watching` and look again: hints that were missed are gone.
 
 const listeners = new Map(); // group -> Set of {listener, live}
 const MAX_DELAY_MS = 20_000;
@@ -35,16 +35,16 @@ function open() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new WebSocket(`${scheme}://${location.host}/ws/live/`);
   socket.addEventListener("open", () => {
-    const again = attempt > 0;
     attempt = 0;
     setStatus("open");
     announce([...listeners.keys()]);
-    if (again) tellAll({ kind: "reconnected" });
   });
   socket.addEventListener("message", (event) => {
     const message = JSON.parse(event.data);
+    // From here on nothing is missed, but something may have been: look once.
+    for (const group of message.watching ?? []) tell(group, { kind: "watching", group });
     if (!message.group) return;
-    for (const { listener } of listeners.get(message.group) ?? []) listener(message);
+    tell(message.group, message);
   });
   socket.addEventListener("close", (event) => {
     socket = null;
@@ -57,9 +57,8 @@ function open() {
   });
 }
 
-function tellAll(message) {
-  for (const [group, entries] of listeners)
-    for (const { listener } of entries) listener({ ...message, group });
+function tell(group, message) {
+  for (const { listener } of listeners.get(group) ?? []) listener(message);
 }
 
 /** Hear of `group`; `live` asks a device for its samples too. Returns a function that stops it. */

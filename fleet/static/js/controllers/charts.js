@@ -45,7 +45,7 @@ export default class extends Controller {
     document.addEventListener("patency:theme", this.onTheme);
     document.addEventListener("visibilitychange", this.onVisible);
     this.slow = setInterval(() => this.words(), 1000);
-    this.load();
+    this.load(); // without a websocket too
     this.follow();
   }
 
@@ -66,18 +66,17 @@ export default class extends Controller {
     const response = await fetch(this.samplesValue, { headers: { Accept: "application/json" } });
     if (!response.ok) return;
     const history = await response.json();
-    const newest = this.times.length ? this.times[0] : Infinity;
-    const older = history.samples.filter((sample) => sample.at / 1000 < newest);
-    const [times, states, readings] = [this.times, this.states, this.readings];
+    const own = this.times.map((time, i) => {
+      const values = {};
+      for (const [metric, column] of this.readings)
+        if (column[i] != null) values[metric] = column[i];
+      return { at: time * 1000, state: this.states[i], values };
+    });
     this.times = [];
     this.states = [];
     this.readings = new Map();
-    for (const sample of older) this.push(sample);
-    for (let i = 0; i < times.length; i += 1) {
-      const values = {};
-      for (const [metric, column] of readings) if (column[i] != null) values[metric] = column[i];
-      this.push({ at: times[i] * 1000, state: states[i], values });
-    }
+    for (const sample of [...history.samples, ...own].sort((a, b) => a.at - b.at))
+      this.push(sample);
     this.draw();
   }
 
@@ -124,7 +123,7 @@ export default class extends Controller {
   }
 
   hear(message) {
-    if (message.kind === "reconnected") this.load();
+    if (message.kind === "watching") this.load();
     if (message.kind !== "live") return;
     this.lastLive = Date.now();
     this.push(message);
@@ -138,7 +137,6 @@ export default class extends Controller {
     this.paused = !this.paused;
     this.pauseTarget.setAttribute("aria-pressed", String(this.paused));
     this.follow();
-    if (!this.paused) this.load();
   }
 
   choose(event) {

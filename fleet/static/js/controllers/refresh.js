@@ -10,9 +10,8 @@ export default class extends Controller {
     this.stops = this.groupsValue.map((group) =>
       watch(group, (message) => {
         if (message.kind === "live") return;
-        if (this.kindsValue.length && ![...this.kindsValue, "reconnected"].includes(message.kind))
-          return;
-        this.schedule();
+        const wanted = !this.kindsValue.length || this.kindsValue.includes(message.kind);
+        if (wanted || message.kind === "watching") this.schedule();
       }),
     );
     // Hints are a convenience and may be lost: look again now and then, while somebody looks.
