@@ -1,6 +1,6 @@
 """A portal with its gate and whole injectors in one loop: TLS, enrolment and database are real.
 
-    async with whole(tmp_path, settings, injectors) as here:
+    async with whole(tmp_path, settings, people=…, line=…, site=…) as here:
         session = await here.ask(here.first, level="os", services=["ssh"])
         await here.answer(session, here.alice)
 
