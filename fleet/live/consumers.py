@@ -40,10 +40,17 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.watched: dict[Group, bool] = {}  # -> whether live samples are wanted as well
         self._window_start, self._window_count = monotonic(), 0
+
+        async def send_if_there(message: Any) -> None:
+            try:
+                await send(message)
+            except OSError:  # ASGI's way to say that the page has gone; its disconnect follows
+                log.debug("a page left while it was being told something")
+
         async with asyncio.TaskGroup() as tasks:
             ticker = tasks.create_task(self._tick())
             try:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, send_if_there)
             finally:
                 ticker.cancel()
                 self._release()
@@ -164,10 +171,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         await self.channel_layer.group_discard(str(group), self.channel_name)
 
     async def _tell(self, message: dict[str, Any]) -> None:
-        try:
-            await self.send(text_data=json.dumps(message, separators=(",", ":")))
-        except OSError:  # ASGI's way to say that the page has gone; its disconnect is on its way
-            log.debug("a page left while it was being told something")
+        await self.send(text_data=json.dumps(message, separators=(",", ":")))
 
 
 def _read(text: str | None) -> dict[str, Any] | None:

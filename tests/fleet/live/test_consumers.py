@@ -245,3 +245,22 @@ async def test_a_lease_is_renewed_while_the_page_is_open(
     sent = len(live.sent)
     assert await socket.receive_nothing(0.15)
     assert len(live.sent) == sent
+
+
+async def test_a_page_that_left_during_the_handshake_is_no_fault(owner: User, live: Ports) -> None:
+    """A server says so by an OSError from send; its disconnect follows."""
+    cookie = await sync_to_async(_cookie)(owner)
+    messages = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        raise AssertionError("asked again after the disconnect")
+
+    async def send(message: Any) -> None:
+        raise ConnectionResetError("gone")
+
+    headers = [(b"origin", ORIGIN.encode()), (b"cookie", cookie.encode())]
+    scope = {"type": "websocket", "path": "/ws/live/", "query_string": b"", "headers": headers}
+    await application({**scope, "subprotocols": []}, receive, send)
+    assert not consumers._sockets
