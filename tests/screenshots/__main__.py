@@ -100,6 +100,11 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "hospital-now": ("harbour-it", "/"),
         "not-found": (specialist, "/devices/nothing-here/"),
         "sign-in": ("", "/sign-in/"),
+        "phone-now": (specialist, "/"),
+        "phone-devices": (specialist, "/devices/"),
+        "phone-device": (specialist, f"/devices/{devices['CEN-20418'].pk}/"),
+        "phone-session": (specialist, f"/access/{sessions['presence'].pk}/"),
+        "menu": (specialist, "/devices/"),
     }
 
 
@@ -125,7 +130,11 @@ def _picture(context: Any, address: str, target: Path) -> list[str]:
     page = context.new_page()
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
+    if target.stem.startswith("phone-"):
+        page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address)
+    if target.stem == "menu":
+        page.click(".menu > summary")
     page.wait_for_timeout(700)  # the charts and the times are drawn
     target.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=target, full_page=True)

@@ -1,22 +1,22 @@
 // Times arrive as UTC and are shown in the reader's own zone and language; the UTC stays in the title.
 
 const language = document.documentElement.lang || "en";
-const form = (options) => new Intl.DateTimeFormat(language, { hourCycle: "h23", ...options });
+const date = new Intl.DateTimeFormat(language, { dateStyle: "medium" });
+const zone = new Intl.DateTimeFormat(language, { hour: "numeric", timeZoneName: "short" });
+const pad = (number) => String(number).padStart(2, "0");
+
+// 07:41:30 in both languages: what a table or an axis has room for.
+const minutes = (at) => `${pad(at.getHours())}:${pad(at.getMinutes())}`;
+const seconds = (at) => `${minutes(at)}:${pad(at.getSeconds())}`;
+const zoneName = (at) => zone.formatToParts(at).find((part) => part.type === "timeZoneName").value;
 const forms = {
-  short: form({ dateStyle: "medium", timeStyle: "short" }),
-  precise: form({ dateStyle: "medium", timeStyle: "medium" }),
-  time: form({ timeStyle: "medium" }),
-  date: form({ dateStyle: "medium" }),
-  // For what may be printed: says which zone.
-  stamp: form({
-    year: "numeric",
-    month: "short",
-    day: "numeric",
-    hour: "2-digit",
-    minute: "2-digit",
-    second: "2-digit",
-    timeZoneName: "short",
-  }),
+  short: (at) => `${date.format(at)}, ${minutes(at)}`,
+  precise: (at) => `${date.format(at)}, ${seconds(at)}`,
+  time: seconds,
+  date: (at) => date.format(at),
+  relative: ago,
+  remaining,
+  stamp: (at) => `${date.format(at)}, ${seconds(at)} ${zoneName(at)}`, // for what may be printed
 };
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "long" });
 const STEPS = [
@@ -38,19 +38,13 @@ function ago(at) {
 }
 
 function remaining(at) {
-  const seconds = Math.max(0, Math.round((at - Date.now()) / 1000));
-  const pad = (number) => String(number).padStart(2, "0");
-  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const left = Math.max(0, Math.round((at - Date.now()) / 1000));
+  const [h, m, s] = [Math.floor(left / 3600), Math.floor(left / 60) % 60, left % 60];
   return h ? `${h}:${pad(m)}:${pad(s)}` : `${m}:${pad(s)}`;
 }
 
 function show(element) {
-  const at = new Date(element.dateTime);
-  const style = element.dataset.form;
-  let text;
-  if (style === "relative") text = ago(at);
-  else if (style === "remaining") text = remaining(at);
-  else text = (forms[style] ?? forms.short).format(at);
+  const text = (forms[element.dataset.form] ?? forms.short)(new Date(element.dateTime));
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -69,4 +63,4 @@ export function start() {
   }, 1000);
 }
 
-export const timeOfDay = (ms) => forms.time.format(new Date(ms));
+export const timeOfDay = (ms) => seconds(new Date(ms));
