@@ -148,6 +148,7 @@ DATABASES = {
             "init_command": (
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16000;"
                 "PRAGMA mmap_size=134217728; PRAGMA temp_store=MEMORY;"
+                "PRAGMA wal_autocheckpoint=16384;"  # pages, 64 MiB (fleet.core.sqlite.checkpoint)
             ),
         },
     }

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 # Seconds a thread may keep the interpreter when another wants it. The default, 5 ms, is what a
 # frame or a request would wait on the loop whenever a view or the writer computes.
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0002
 
 
 @dataclass(slots=True)
@@ -157,11 +157,12 @@ def _assemble(options: ServeOptions, loop: asyncio.AbstractEventLoop) -> Running
 
 def _tune() -> None:
     """Short turns for threads, and a collector that leaves what is loaded at start alone: a full
-    collection over all of Django would stop every thread for tens of milliseconds."""
+    collection over all of Django would stop every thread for tens of milliseconds. It collects
+    little at a time, for the same reason: the first generation takes 0.3 µs an object."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(2_000, 5, 100)
 
 
 async def _end(work: Awaitable[None], stop: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ from agent.wire.messages import ServerHead
 from fleet.access import services as access
 from fleet.audit import services as audit
 from fleet.core import clock, ports
+from fleet.core.sqlite.checkpoint import checkpoint
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.jobs import services as jobs
@@ -64,6 +65,7 @@ def standard() -> tuple[Tick, ...]:
     return (
         Tick("access", timedelta(seconds=1), access.tick),
         Tick("jobs", timedelta(seconds=1), jobs.tick),
+        Tick("checkpoint", timedelta(seconds=15), checkpoint),
         Tick("heads", timedelta(seconds=5), Heads().tell),
         Tick("forget", timedelta(minutes=1), forget),
     )

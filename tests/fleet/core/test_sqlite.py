@@ -1,12 +1,19 @@
 """Writers of one process take turns (R-CON-4: a request does not lose to a flood of events)."""
 
+import shutil
+import sqlite3
 import threading
 import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from fleet.accounts.models import Organisation
 from fleet.core.sqlite import base
+from fleet.core.sqlite.checkpoint import checkpoint
 from fleet.core.sqlite.turnstile import Turnstile
 from fleet.mqtt.models import Decision
 
@@ -100,3 +107,43 @@ def test_a_turn_ends_with_its_transaction_however_that_ends(
     with transaction.atomic():
         pass
     assert free()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_checkpoint_moves_what_was_committed_into_the_file_and_waits_for_no_writer(
+    tmp_path: Path,
+) -> None:
+    def in_file() -> int:
+        """Organisations in the database file by itself, without its log."""
+        alone = tmp_path / "alone.db"
+        shutil.copy(connection.settings_dict["NAME"], alone)
+        with closing(sqlite3.connect(f"file:{alone}?immutable=1", uri=True)) as copied:
+            [(count,)] = copied.execute("SELECT count(*) FROM accounts_organisation")
+        return int(count)
+
+    now = datetime.now(UTC)
+    checkpoint(now)
+    before = in_file()
+    Organisation.objects.create(name="North", kind="hospital")
+    assert in_file() == before  # SQLite's own mark is far off
+    checkpoint(now)
+    assert in_file() == before + 1
+
+    writing, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with transaction.atomic():
+            writing.set()
+            done.wait(10)
+        connection.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert writing.wait(10)
+        started = time.monotonic()
+        checkpoint(now)
+        assert time.monotonic() - started < 2
+    finally:
+        done.set()
+        thread.join()
