@@ -214,11 +214,12 @@ class Connection:
         self._link.publish(topic, payload, token)
 
     def _fetch(self, connection: int, after: int, limit: int) -> None:
-        def done(future: asyncio.Future[list[Entry]]) -> None:
-            # What could not be read waits for the next connection; the store has logged it.
-            failed = future.cancelled() or future.exception() is not None
-            entries = [] if failed else future.result()
-            self._do(self._core.fetched(self._clock.now(), connection, entries))
+        def done(future: asyncio.Future[tuple[list[Entry], int]]) -> None:
+            now = self._clock.now()
+            if future.cancelled() or future.exception() is not None:  # the store has logged it
+                self._do(self._core.unfetched(now, connection))
+            else:
+                self._do(self._core.fetched(now, connection, *future.result()))
 
         self._outbox.waiting(after, limit).add_done_callback(done)
 

@@ -251,16 +251,28 @@ class Core:
         self._pump(now)
         return self._take()
 
-    def fetched(self, now: float, connection: int, entries: Sequence[Entry]) -> list[Effect]:
-        """What a Fetch found."""
+    def fetched(
+        self, now: float, connection: int, entries: Sequence[Entry], high: int
+    ) -> list[Effect]:
+        """What a Fetch found: the first `ahead` entries after its mark, of those up to `high`, the
+        highest number on disk when it was read."""
         flow = self._flow
         if flow.loading and connection == self._connection:
             flow.loading = False
             flow.ready.extend(entries)
-            flow.cursor = entries[-1].seq if entries else max(flow.cursor, flow.newest)
-            if len(entries) == self._t.ahead:  # there may be more than was asked for
-                flow.newest = max(flow.newest, flow.cursor + 1)
+            # Up to here the disk was read. A number beyond it may be on disk by now and is sent in
+            # its turn: the portal's mark is the highest number it decided on, so that one which is
+            # left out would count as decided (R-CON-5).
+            cut = len(entries) == self._t.ahead
+            flow.cursor = max(flow.cursor, entries[-1].seq if cut else high)
+            flow.newest = max(flow.newest, high)
             self._pump(now)
+        return self._take()
+
+    def unfetched(self, now: float, connection: int) -> list[Effect]:
+        """A Fetch failed: begin again, after a pause, with another connection."""
+        if self._flow.loading and connection == self._connection:
+            self._break(now, "the outbox cannot be read", hang_up=True)
         return self._take()
 
     def renamed(self, now: float) -> list[Effect]:

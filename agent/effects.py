@@ -77,7 +77,7 @@ class Rewind:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Read waiting entries; answer with `fetched`, naming the connection that asked."""
+    """Read waiting entries; answer with `fetched` or `unfetched`, naming the connection."""
 
     connection: int
     after: int

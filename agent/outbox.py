@@ -169,16 +169,16 @@ class Outbox:
         self._bytes += len(payload)
         return built, entry
 
-    def waiting(self, after: int, limit: int) -> asyncio.Future[list[Entry]]:
-        """The next entries to send, in order."""
+    def waiting(self, after: int, limit: int) -> asyncio.Future[tuple[list[Entry], int]]:
+        """The next entries to send, in order, and the highest number that was looked at."""
 
-        def work(connection: sqlite3.Connection) -> list[Entry]:
+        def work(connection: sqlite3.Connection) -> tuple[list[Entry], int]:
             rows = connection.execute(
                 "SELECT seq, type, version, payload FROM outbox"
                 " WHERE acknowledged_at IS NULL AND seq > ? ORDER BY seq LIMIT ?",
                 (after, limit),
             )
-            return [Entry(*row) for row in rows]
+            return [Entry(*row) for row in rows], self._next - 1
 
         return self._store.write(work)
 

@@ -72,6 +72,14 @@ class Demo:
 
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start it and do not wait."""
+        self.process = self._manage("up", "--demo", *arguments, **environment)
+        return self.process
+
+    def begin_server(self) -> subprocess.Popen[bytes]:
+        """The server on this data and these ports, without children; the caller's to end."""
+        return self._manage("up")
+
+    def _manage(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PATENCY_", "DJANGO_"))}
         clean |= {
             "PATENCY_DATA": str(self.data),
@@ -81,8 +89,8 @@ class Demo:
             "PYTHONWARNINGS": "",
         } | environment
         with (self.data.parent / "output").open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "up", "--demo", *arguments],
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *arguments],
                 env=clean,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -90,7 +98,6 @@ class Demo:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return self.process
 
     def start(self) -> "Demo":
         """Start it and wait for `ready`."""

@@ -56,9 +56,10 @@ class Bench:
         self.welcome()
         return self.fetched(*waiting)
 
-    def fetched(self, *entries: Entry) -> list[fx.Effect]:
+    def fetched(self, *entries: Entry, high: int = 0) -> list[fx.Effect]:
         asked = [e for e in self.log if isinstance(e, fx.Fetch)][-1]
-        return self.do(self.core.fetched(self.now, asked.connection, entries))
+        high = max(high, *(entry.seq for entry in entries), 0)
+        return self.do(self.core.fetched(self.now, asked.connection, entries, high))
 
     def run(self, until: float, *, answer: bool = False) -> list[fx.Effect]:
         """Turn the clock to `until`, from deadline to deadline; `answer` pings and be heard."""
@@ -239,7 +240,7 @@ def test_nothing_that_comes_late_disturbs_another_phase() -> None:
     assert not bench.core.lost(bench.now, "late")
     assert not bench.core.greeted(bench.now)
     assert not bench.core.acknowledged(bench.now, 1)
-    assert not bench.core.fetched(bench.now, 0, [entry(1)])
+    assert not bench.core.fetched(bench.now, 0, [entry(1)], 1)
     assert bench.core.phase is Phase.IDLE
 
 
@@ -316,7 +317,7 @@ def test_entries_go_out_in_order_through_the_window_and_memory_is_bounded() -> N
         fetch = next((e for e in effects if isinstance(e, fx.Fetch)), None)
         if fetch is not None:
             rows = [disk[s] for s in sorted(disk) if s > fetch.after][: fetch.limit]
-            effects = bench.do(bench.core.fetched(bench.now, fetch.connection, rows))
+            effects = bench.do(bench.core.fetched(bench.now, fetch.connection, rows, 200))
             continue
         flying = [s for s in out if s in disk]
         assert len(flying) <= 8
@@ -349,6 +350,8 @@ def test_an_entry_committed_while_the_disk_is_asked_is_neither_lost_nor_sent_twi
     bench.do(bench.core.committed(bench.now, entry(1)))  # committed after the read
     effects = bench.fetched()
     assert not sent(effects)
+    assert [e.after for e in effects if isinstance(e, fx.Fetch)] == [0]
+    assert sent(bench.fetched(entry(1))) == [1]
     bench2 = Bench()
     bench2.greeting()
     bench2.welcome()
@@ -357,6 +360,102 @@ def test_an_entry_committed_while_the_disk_is_asked_is_neither_lost_nor_sent_twi
     fetch = next(e for e in effects if isinstance(e, fx.Fetch))
     assert fetch.after == 1
     assert sent(bench2.fetched(entry(2))) == [2]
+
+
+def test_a_full_read_that_was_the_last_leaves_out_nothing_that_comes_after() -> None:
+    """As many entries as were asked for, and no more on disk; then the next is written."""
+    bench = Bench(ahead=4)
+    bench.online(tuple(entry(seq) for seq in range(1, 5)))
+    for seq in range(1, 5):
+        bench.do(bench.core.acknowledged(bench.now, seq))
+    if [e for e in bench.log if isinstance(e, fx.Fetch)][1:]:
+        bench.fetched()
+    assert sent(bench.do(bench.core.committed(bench.now, entry(5)))) == [5]
+
+
+def test_an_outbox_that_cannot_be_read_begins_again_after_a_pause() -> None:
+    bench = Bench()
+    bench.greeting()
+    asked = [e for e in bench.welcome() if isinstance(e, fx.Fetch)][-1]
+    bench.do(bench.core.committed(bench.now, entry(9)))
+    assert kinds(bench.do(bench.core.unfetched(bench.now, asked.connection))) == ["Hangup"]
+    assert bench.core.phase is Phase.WAITING
+    assert not bench.core.unfetched(bench.now, asked.connection)
+
+
+class Disk:
+    """An outbox whose reads are answered some time after they looked."""
+
+    def __init__(self) -> None:
+        self.waiting: set[int] = set()
+        self.high = 0
+        self.reads: list[tuple[int, list[Entry], int]] = []
+
+    def write(self) -> Entry:
+        self.high += 1
+        self.waiting.add(self.high)
+        return entry(self.high)
+
+    def read(self, fetch: fx.Fetch) -> None:
+        rows = sorted(seq for seq in self.waiting if seq > fetch.after)[: fetch.limit]
+        self.reads.append((fetch.connection, [entry(seq) for seq in rows], self.high))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_every_entry_is_sent_once_in_order_whatever_comes_between(seed: int) -> None:
+    """R-CON-5. Writes, reads that answer late, acknowledgements and broken links in any order: on
+    each connection what waits goes out in order and without a gap."""
+    dice = random.Random(seed)
+    bench = Bench(seed=seed, ahead=dice.choice([1, 2, 4, 8]), window=dice.choice([1, 2, 5]))
+    disk = Disk()
+    committed: list[Entry] = []  # on disk; the core is told in this order
+    out: list[int] = []  # of this connection
+    bench.greeting()
+
+    def flying() -> list[int]:
+        return [seq for seq in out if seq in disk.waiting]
+
+    def act(effects: list[fx.Effect]) -> None:
+        for effect in bench.do(effects):
+            if isinstance(effect, fx.Fetch):
+                disk.read(effect)
+            elif isinstance(effect, fx.SendEntry):
+                out.append(effect.entry.seq)
+
+    act(bench.welcome())
+    for step in range(400):
+        match dice.randrange(12) if step < 340 else 4 + step % 8:
+            case 0 | 1 | 2 | 3:
+                committed += [disk.write() for _each in range(dice.randrange(1, 4))]
+            case 4 | 5 | 6:
+                # The store tells in the order of its work; a read before or after a write.
+                if committed and (dice.random() < 0.5 or not disk.reads):
+                    act(bench.core.committed(bench.now, committed.pop(0)))
+                elif disk.reads:
+                    act(bench.core.fetched(bench.now, *disk.reads.pop(0)))
+            case 7 if dice.random() < 0.2 and step < 340:
+                bench.do(bench.core.lost(bench.now, "reset"))
+                bench.now = bench.core.next_deadline() or 0
+                bench.do(bench.core.tick(bench.now))
+                for event in (bench.core.dialled, bench.core.accepted, bench.core.subscribed):
+                    bench.do(event(bench.now))
+                out.clear()
+                act(bench.welcome())
+            case _:
+                for seq in flying()[:1]:
+                    disk.waiting.discard(seq)
+                    act(bench.core.acknowledged(bench.now, seq))
+        assert out == sorted(set(out))
+        assert not [seq for seq in disk.waiting if out and seq < out[-1] and seq not in out]
+    while committed or disk.reads or flying():
+        if committed:
+            act(bench.core.committed(bench.now, committed.pop(0)))
+        if disk.reads:
+            act(bench.core.fetched(bench.now, *disk.reads.pop(0)))
+        for seq in flying():
+            disk.waiting.discard(seq)
+            act(bench.core.acknowledged(bench.now, seq))
+    assert not disk.waiting
 
 
 def test_what_a_former_connection_asked_for_is_not_used() -> None:
@@ -369,7 +468,7 @@ def test_what_a_former_connection_asked_for_is_not_used() -> None:
     for event in (bench.core.dialled, bench.core.accepted, bench.core.subscribed):
         bench.do(event(bench.now))
     bench.welcome()
-    assert not bench.core.fetched(bench.now, old.connection, [entry(5)])
+    assert not bench.core.fetched(bench.now, old.connection, [entry(5)], 5)
     assert sent(bench.fetched(entry(3), entry(5))) == [3, 5]
 
 

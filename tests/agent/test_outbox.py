@@ -60,7 +60,9 @@ class Box:
         return event
 
     async def waiting(self, after: int = 0) -> list[int]:
-        return [entry.seq for entry in await self.outbox.waiting(after, 1000)]
+        entries, high = await self.outbox.waiting(after, 1000)
+        assert high == self.outbox.high
+        return [entry.seq for entry in entries]
 
     async def acknowledge(self, *numbers: int) -> None:
         for seq in numbers:
@@ -145,7 +147,7 @@ async def test_a_restored_injector_takes_a_new_name(box: Box) -> None:
     await box.acknowledge(1, 2)
     assert await box.outbox.rewind(40)
     assert box.outbox.id != name
-    entries = await box.outbox.waiting(0, 10)
+    entries, _high = await box.outbox.waiting(0, 10)
     assert [entry.seq for entry in entries] == [1, 2]
     event = messages.decode_up("event", 1, entries[1].payload)
     assert isinstance(event, Event)
