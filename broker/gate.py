@@ -22,7 +22,7 @@ from collections.abc import Coroutine
 from enum import Enum, IntFlag
 from typing import Any, cast
 
-from agent.wire import topics
+from agent.wire import carrier, topics
 from broker import acl, packets
 from broker.dialogue import Dialogue
 from broker.errors import CONNACK, GateError, PeerError, Reason
@@ -32,7 +32,7 @@ from broker.options import Limits
 
 log = logging.getLogger(__name__)
 
-ALPN = "mqtt"
+ALPN = carrier.ALPN_MQTT
 _CACHED_TOPICS = 64
 _WATCH_S = 5.0  # how often a connection is looked at when nothing is due sooner
 
