@@ -1,4 +1,4 @@
-"""Every page, light and dark, in English and Canadian French, into var/screenshots.
+"""Every page, light and dark, and the panel, in English and Canadian French, into var/screenshots.
 
     python -m tests.screenshots [PART OF A PAGE'S NAME …]
 
@@ -153,7 +153,8 @@ def _context(browser: Any, address: str, username: str, theme: str, language: st
     )  # fmt: skip
     page = context.new_page()
     page.goto(address + "/sign-in/")
-    page.click(f"button[name=language][value={language.lower()}]")
+    with page.expect_navigation():  # a page closed while it still loads never answers
+        page.click(f"button[name=language][value={language.lower()}]")
     if username:
         page.fill("#id_username", username)
         page.fill("#id_password", PASSWORD)
@@ -161,7 +162,8 @@ def _context(browser: Any, address: str, username: str, theme: str, language: st
         page.wait_for_url(address + "/")
         if page.evaluate("document.documentElement.lang") != language.lower():
             page.click(".menu summary")
-            page.click(f".menu button[name=language][value={language.lower()}]")
+            with page.expect_navigation():
+                page.click(f".menu button[name=language][value={language.lower()}]")
     page.close()
     return context
 
@@ -169,6 +171,9 @@ def _context(browser: Any, address: str, username: str, theme: str, language: st
 def main(only: list[str]) -> None:
     from playwright.sync_api import sync_playwright
 
+    from tests.screenshots import panel
+
+    drawn = panel.draw(only)
     with (
         tempfile.TemporaryDirectory(prefix="patency-pictures-") as data,
         portal(Path(data)) as (address, seed),
@@ -178,6 +183,7 @@ def main(only: list[str]) -> None:
         for language in ("en", "fr-CA"):
             for theme in ("light", "dark"):
                 shoot(browser, address, seed, theme, language, only)
+        panel.shoot(browser, drawn, OUT)
         browser.close()
     print(f"pictures are in {OUT}")
 

@@ -1,0 +1,71 @@
+"""The panel at the injector, in each of its moments, as the browser draws Textual's own picture."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.panel.app import Panel
+from tests.agent.panel.scripted import Script, script
+
+SIZES = {"": (100, 36), "-small": (80, 24)}  # columns, lines
+REQUEST: dict[str, Any] = {
+    "name": "Marie Dubois",
+    "organisation": "Northfield Imaging Service",
+    "ticket": "SR-20418",
+    "note": "Pressure sensor drifts on syringe A",
+}
+
+
+def _calm(_said: Script) -> None:
+    pass
+
+
+def _asked(said: Script) -> None:
+    said.presence(**REQUEST)
+
+
+def _active(said: Script) -> None:
+    said.active(**REQUEST)
+
+
+MOMENTS = {"panel-calm": _calm, "panel-request": _asked, "panel-active": _active}
+
+
+def draw(only: list[str]) -> dict[str, str]:
+    """Where a picture belongs -> its SVG. Runs an event loop: call it where none runs."""
+    return asyncio.run(_draw(only))
+
+
+def shoot(browser: Any, drawn: dict[str, str], out: Path) -> None:
+    context = browser.new_context(offline=True, viewport={"width": 1360, "height": 1000})
+    page = context.new_page()
+    for name, svg in drawn.items():
+        target = out / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        page.set_content(svg, wait_until="domcontentloaded")
+        page.locator("svg").first.screenshot(path=target)
+    context.close()
+
+
+async def _draw(only: list[str]) -> dict[str, str]:
+    drawn = {}
+    for moment, happen in MOMENTS.items():
+        if only and not any(part in moment for part in only):
+            continue
+        for language in ("en", "fr-CA"):
+            for suffix, size in SIZES.items():
+                svg = await _picture(happen, language, size)
+                drawn[f"{language}-dark/{moment}{suffix}"] = svg
+    return drawn
+
+
+async def _picture(happen: Callable[[Script], None], language: str, size: tuple[int, int]) -> str:
+    with tempfile.TemporaryDirectory(prefix="patency-panel-") as folder:
+        async with script(Path(folder), language) as said:
+            app = Panel(said.state_dir)
+            async with app.run_test(size=size) as pilot:
+                happen(said)
+                await pilot.pause(1.2)  # the panel has heard, and has laid itself out
+                return app.export_screenshot()
