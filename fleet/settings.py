@@ -5,6 +5,9 @@ PATENCY_HTTP     address of the web server (127.0.0.1:8000)
 PATENCY_MQTT     address of the gate, which also serves HTTPS (127.0.0.1:8443)
 PATENCY_ORIGINS  public origins of the portal, comma-separated (http on localhost and the two ports)
 PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PATENCY_DATA
+PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECURITY
+                 the three support contacts at the foot of every page (R-ASR-3): a telephone
+                 number, an e-mail address or an https address each (the demo's)
 PATENCY_DEBUG    1 shows tracebacks in pages; never where others can reach it
 """
 
@@ -56,6 +59,12 @@ PATENCY_ORIGINS = _list(
     f"http://localhost:{_http_port},http://127.0.0.1:{_http_port},"
     f"https://localhost:{_mqtt_port},https://127.0.0.1:{_mqtt_port}",
 )
+# The panel's are in its injector's contacts.json; without either, both show the same demo contacts.
+PATENCY_CONTACTS = {
+    "device": _text("PATENCY_CONTACT_DEVICE", "+1 800 555 0142"),
+    "connectivity": _text("PATENCY_CONTACT_CONNECTIVITY", "+1 800 555 0143"),
+    "cybersecurity": _text("PATENCY_CONTACT_CYBERSECURITY", "security@patency.example"),
+}
 # Only when no origin is plain: the demo signs in on http://localhost.
 _ALL_HTTPS = all(origin.startswith("https://") for origin in PATENCY_ORIGINS)
 

@@ -78,3 +78,10 @@ DIFFERENCES: dict[str, Text] = {
     "server_open": _("Over at the injector, but still open here."),
     "start": _("Only one side recorded that the session became active."),
 }
+
+# Who acts without being a person with a user name.
+ACTORS: dict[str, Text] = {
+    "agent": _("Agent"),
+    "panel": _("Somebody at the panel"),
+    "portal": _("Portal"),
+}

@@ -1,6 +1,7 @@
 """What every template may use: icons, times, measured values, states in words."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,10 +18,12 @@ from fleet.access import labels as access_labels
 from fleet.accounts.models import Language
 from fleet.audit import labels as audit_labels
 from fleet.jobs import labels as job_labels
+from fleet.pages.contacts import Contact, published
 from fleet.telemetry import labels
 
 register = template.Library()
 _SPRITE = "vendor/tabler-icons/sprite.svg"
+_APPROVER = re.compile(r"approver-([0-9]{1,2})")
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -227,6 +230,14 @@ def outcome_name(outcome: str) -> str:
 
 
 @register.filter
+def actor_name(actor: str) -> str:
+    """Who did it: a person by their user name, an approver by number, a program in words."""
+    if approver := _APPROVER.fullmatch(actor):
+        return _("Approver %(number)s") % {"number": approver[1]}
+    return str(audit_labels.ACTORS.get(actor, actor))
+
+
+@register.filter
 def difference_text(code: str) -> str:
     return str(audit_labels.DIFFERENCES.get(code, code))
 
@@ -245,3 +256,9 @@ def reason_text(code: str) -> str:
 def languages() -> list[tuple[str, str]]:
     """(code, name in itself) of each language there is."""
     return Language.choices
+
+
+@register.simple_tag
+def contacts() -> list[Contact]:
+    """The three published contacts; no context is needed, so an error page has them too."""
+    return published()

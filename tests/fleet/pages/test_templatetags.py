@@ -26,6 +26,21 @@ def test_every_code_of_the_catalogue_has_words() -> None:
 
 
 @pytest.mark.parametrize(
+    ("actor", "shown"),
+    [
+        ("mdubois", "mdubois"),
+        ("approver-7", "Approbateur 7"),
+        ("approver-", "approver-"),
+        ("portal", "Portail"),
+        ("panel", "Une personne au panneau"),
+    ],
+)
+def test_who_did_it_in_words(actor: str, shown: str) -> None:
+    with translation.override("fr-ca"):
+        assert tags.actor_name(actor) == shown
+
+
+@pytest.mark.parametrize(
     ("value", "metric", "shown"),
     [
         (312.4, "pressure_kpa_a", f"312{NB}kPa"),
