@@ -6,6 +6,7 @@ import LinkController from "./controllers/link.js";
 import MenuController from "./controllers/menu.js";
 import PrintController from "./controllers/print.js";
 import RefreshController from "./controllers/refresh.js";
+import SearchController from "./controllers/search.js";
 import ThemeController from "./controllers/theme.js";
 import { start } from "./when.js";
 
@@ -16,6 +17,7 @@ application.register("link", LinkController);
 application.register("menu", MenuController);
 application.register("print", PrintController);
 application.register("refresh", RefreshController);
+application.register("search", SearchController);
 application.register("theme", ThemeController);
 document.documentElement.classList.add("js");
 start();
@@ -25,6 +27,10 @@ if (document.querySelector('[data-controller~="charts"]')) {
   const { default: ChartsController } = await import("./controllers/charts.js");
   application.register("charts", ChartsController);
 }
+
+// What a person has opened stays open when what is around it is brought up to date.
+window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element) =>
+  name !== "open" || element.tagName !== "DETAILS";
 
 // A partial update that meets a lost sign-in or a fault must not pass silently.
 document.addEventListener("htmx:beforeSwap", (event) => {

@@ -90,6 +90,14 @@ def test_a_page_is_whole_and_safe(
             assert attributes.get("id") in labelled, f"no label for {attributes}"
         if tag == "img":
             assert "alt" in attributes
+    assert by_tag.count("footer") == 1
+    assert by_tag.count("caption") == by_tag.count("table"), "a table says what it is"
+    assert any(a.get("class") == "skip" and a["href"] == "#main" for _tag, a in page.elements)
+    for _tag, attributes in page.elements:
+        # What a keyboard scrolls has a name.
+        if attributes.get("tabindex") == "0":
+            assert attributes.get("role") == "region"
+            assert attributes.get("aria-label") or attributes.get("aria-labelledby")
     if route != "sign-in/":
         assert "no-store" in response.headers["Cache-Control"]
 

@@ -165,7 +165,7 @@ export default class extends Controller {
       height: Math.max(120, plot.clientHeight),
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { size: 6 }, y: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 28, 0, 0], // at the right, room for half of the last time
       scales: {
         x: { time: true, range: () => this.range() },
         // The usual range of the metric; it widens when a reading leaves it.

@@ -22,5 +22,7 @@ export default class extends Controller {
     this.element.dataset.status = status;
     const text = status === "open" ? this.openValue : this.closedValue;
     if (this.textTarget.textContent !== text) this.textTarget.textContent = text;
+    // That a page begins to be live goes without saying; that it stops, and is again, does not.
+    if (status === "open") setTimeout(() => this.textTarget.setAttribute("role", "status"), 500);
   }
 }
