@@ -36,6 +36,7 @@ ACTIONS: dict[str, Text] = {
     "message:ignore": _("Message ignored"),
     "message:key_conflict": _("Message that contradicts an earlier one"),
     "message:refused": _("Message refused"),
+    "outbox:gap": _("Messages of the injector are missing"),
     "outbox:rename": _("Outbox begun anew"),
     "pin:check": _("PIN checked"),
     "pin:set": _("PIN set"),

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 
 import msgspec
 from django.db import connection
@@ -43,6 +44,21 @@ class Past:
     reason: str
 
 
+class Gap(Enum):
+    """What a key says about those before it: the mark must not pass what was never decided."""
+
+    NONE = auto()
+    FOUND = auto()  # the device is to be asked for what is between
+    ASKED = auto()  # and has not greeted since
+    LOST = auto()  # it has, and begins after the gap again: it no longer has what is missing
+
+
+@dataclass(slots=True)
+class _Asked:
+    mark: int
+    greeted: bool = False
+
+
 @dataclass(slots=True)
 class Entry:
     """An item with what was found out about it before deciding."""
@@ -64,6 +80,8 @@ class Book:
         self._devices: dict[str, Device] = {}
         self._past: dict[tuple[str, str, int], Past] = {}
         self._outboxes: dict[tuple[str, str], Outbox] = {}
+        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._unread: dict[str, int] = {}  # by device: messages whose number could not be read
         self._new: list[Decision] = []
         self._moved: dict[tuple[str, str], Outbox] = {}
 
@@ -76,10 +94,15 @@ class Book:
         self._moved.clear()
         if len(self._outboxes) > MOST_OUTBOXES:
             self._outboxes.clear()
+        if max(len(self._asked), len(self._unread)) > MOST_OUTBOXES:
+            self._asked.clear()
+            self._unread.clear()
 
     def forget(self) -> None:
-        """The transaction was rolled back."""
+        """The transaction was rolled back, and nobody was asked."""
         self._outboxes.clear()
+        self._asked.clear()
+        self._unread.clear()
 
     def device(self, name: str) -> Device | None:
         return self._devices.get(name)
@@ -117,11 +140,39 @@ class Book:
         row = self._outbox(device, outbox)
         return row.high if row is not None else 0
 
+    def gap(self, device: str, key: Key) -> Gap:
+        """Whether numbers are missing between the mark and this key.
+
+        An outbox of which nothing is known may begin anywhere, and a message that was refused
+        because it could not be read may have had one of the missing numbers.
+        """
+        place = (device, key.outbox)
+        outbox = self._outbox(*place)
+        if outbox is None or key.seq <= outbox.high:
+            return Gap.NONE
+        asked = self._asked.get(place)
+        if key.seq - outbox.high - 1 <= self._unread.pop(device, 0):
+            self._asked.pop(place, None)
+            return Gap.NONE
+        if asked is None or asked.mark != outbox.high:
+            self._asked[place] = _Asked(outbox.high)
+            return Gap.FOUND
+        return Gap.LOST if asked.greeted else Gap.ASKED
+
+    def greeted(self, device: str, outbox: str) -> None:
+        """The device has said hello, and is told the mark."""
+        self._unread.pop(device, None)
+        asked = self._asked.get((device, outbox))
+        if asked is not None:
+            asked.greeted = True
+
     def decide(
         self, entry: Entry, reason: RefusalReason | None, now: datetime, *, keyed: bool = True
     ) -> None:
         """Note a decision. `keyed` False leaves the key to the message that had it first."""
         item, key = entry.item, entry.key if keyed else None
+        if entry.key is None:
+            self._unread[item.device] = self._unread.get(item.device, 0) + 1
         self._new.append(
             Decision(
                 device_id=item.device,

@@ -9,7 +9,13 @@ is recorded as key, type, reason, length and digest, never the payload, and told
 The same key with the same digest was decided before: acknowledged again, nothing done. The same key
 with another digest is an alarm. When the database cannot be written nothing is acknowledged and the
 batch is tried again, with a growing pause; the queue fills, the gate pauses its devices, and they
-keep everything in their outboxes. Source: R-CON-5, R-MNT-3, the wire's rules on durable messages.
+keep everything in their outboxes.
+
+Numbers of an outbox follow each other, and the mark that a device is told is the highest one
+decided: a number that is skipped would count as decided. So a message above mark + 1 is left alone
+and its device is sent away once, to come back, hear the mark and send from there. If it then begins
+above the gap again, it no longer has what is missing: that is an alarm, and the outbox goes on.
+Source: R-CON-5, R-MNT-3, the wire's rules on durable messages.
 """
 
 import contextlib
@@ -30,12 +36,13 @@ from fleet.core.errors import MessageRefused
 from fleet.inventory.models import Device
 from fleet.mqtt import metrics
 from fleet.mqtt.alarms import alarm
-from fleet.mqtt.book import Book, Entry, Past, examine
+from fleet.mqtt.book import Book, Entry, Gap, Key, Past, examine
 from fleet.mqtt.handlers import Handler
 from fleet.mqtt.queue import IngestQueue, Item
 from fleet.mqtt.trouble import is_trouble
 
 KEY_CONFLICT = "message:key_conflict"
+OUTBOX_GAP = "outbox:gap"
 BATCH = 256  # messages in one commit at most
 HOLD_S = 0.02  # of the write lock at a time: a person's request waits no longer for it
 IDLE_S = 0.5
@@ -186,6 +193,8 @@ class Writer:
             log.error("a certified device is not in the inventory: %s", item.device)
             ports.kick(item.device)
             return False
+        if item.qos and entry.key is not None and not self._follows(book, device, entry, entry.key):
+            return False
         try:
             message = messages.decode_up(item.type, item.version, item.payload)
         except MessageError as error:
@@ -205,6 +214,21 @@ class Writer:
                     self._apply_durable(book, device, entry, message)
         return True
 
+    def _follows(self, book: Book, device: Device, entry: Entry, key: Key) -> bool:
+        """Whether it may be decided now: none is missing before it, or what is missing is lost."""
+        gap = book.gap(device.pk, key)
+        if gap is Gap.FOUND:
+            log.warning("messages of %s are missing before %d; asking again", device.pk, key.seq)
+            metrics.GAPS.labels("found").inc()
+            ports.kick(device.pk)
+        elif gap is Gap.LOST:
+            first = book.high(device.pk, key.outbox) + 1
+            log.error("messages %d to %d of %s are lost", first, key.seq - 1, device.pk)
+            metrics.GAPS.labels("lost").inc()
+            now = entry.item.received_at
+            alarm(device, OUTBOX_GAP, reason="lost", digest=entry.digest, now=now)
+        return gap in (Gap.NONE, Gap.LOST)
+
     def _apply_durable(self, book: Book, device: Device, entry: Entry, message: Durable) -> None:
         reason = self._apply(book, device, entry, message)
         if reason is not None:
@@ -222,6 +246,7 @@ class Writer:
             return
         metrics.DECIDED.labels(item.type, "applied").inc()
         if isinstance(message, Hello):
+            book.greeted(device.pk, message.outbox)
             self._greet(device, message, book.high(device.pk, message.outbox), item.received_at)
 
     def _apply(self, book: Book, device: Device, entry: Entry, message: Up) -> RefusalReason | None:

@@ -20,3 +20,8 @@ DECIDED = Counter(
 TROUBLE = Counter("patency_ingest_trouble_total", "Times the database could not be written")
 PAUSED = Counter("patency_ingest_paused_total", "Times the gate was told to wait")
 REFUSED = Counter("patency_gate_refused_total", "What the gate refused, by reason", ["reason"])
+GAPS = Counter(
+    "patency_outbox_gaps_total",
+    "Numbers missing in a device's outbox: found (it is asked again), lost (it has them no more)",
+    ["outcome"],
+)
