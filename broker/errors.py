@@ -41,6 +41,7 @@ class Reason(StrEnum):
     DISCONNECTED = "disconnected"  # the device said goodbye
     LOST = "lost"  # the socket closed
     BROKER = "broker"  # amqtt refused it, ended it or did not answer
+    LINK_LOST = "link_lost"  # the access server it is on cannot be reached from the portal
     STOPPING = "stopping"
     INTERNAL = "internal"
 
@@ -58,6 +59,7 @@ _ORDINARY = frozenset(
         Reason.DISCONNECTED,
         Reason.LOST,
         Reason.BROKER,
+        Reason.LINK_LOST,
         Reason.STOPPING,
         Reason.INTERNAL,
     }

@@ -119,7 +119,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._house.options.wall_clock() >= identity.not_after:
             # OpenSSL has looked already, but not when a session is resumed.
             raise PeerError(Reason.CERTIFICATE_EXPIRED)
-        if not self._house.options.admit(identity):
+        if self._house.denied.denies(identity) or not self._house.options.admit(identity):
             raise PeerError(Reason.DENIED)
         device = identity.device
         self.identity = identity
@@ -155,6 +155,8 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         if self._state is not State.OVER:
             self.down.resume()
+            if not self.down.congested:
+                self._house.tell(self._house.options.drained, self.identity.device)
 
     # --- packets -------------------------------------------------------------------------------
 
@@ -260,6 +262,7 @@ class Connection(asyncio.BufferedProtocol):
             certificate=self.identity.serial,
             not_after=self.identity.not_after,
             keepalive_s=self._keepalive_s,
+            since=self._loop.time(),
         )
         self._house.tell(self._house.handler.connected, self.identity.device, info)
         self._transport.write(packets.connack(0))

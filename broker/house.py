@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker import packets
+from broker.denied import DenyList
 from broker.errors import Reason
 from broker.lanes import Counters, Handler
 from broker.options import GateOptions
@@ -31,6 +32,7 @@ class House:
     counters: Counters = field(default_factory=Counters)
     seats: dict[str, "Connection"] = field(default_factory=dict)  # by device
     connections: set["Connection"] = field(default_factory=set)
+    denied: DenyList = field(default_factory=DenyList)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BUFFER)))
     packets: tuple[int, ...] = ()
 

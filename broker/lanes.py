@@ -38,6 +38,8 @@ class ConnectionInfo:
     certificate: str  # serial number, hexadecimal
     not_after: float  # of the certificate, seconds since 1970
     keepalive_s: int
+    since: float = 0.0  # loop time when it was announced
+    server: str = "local"  # the access server, as the portal names it
 
 
 def _nothing() -> None:

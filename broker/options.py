@@ -58,4 +58,6 @@ class GateOptions:
     device_ca: tuple[Path, ...]
     limits: Limits = field(default_factory=Limits)
     admit: Callable[[Identity], bool] = lambda identity: True
+    # Called on the loop when a device's connection takes stream frames again (see Gate.congested).
+    drained: Callable[[str], None] = lambda device: None
     wall_clock: Callable[[], float] = time.time  # seconds since 1970

@@ -18,12 +18,14 @@ from typing import Any
 
 from agent.wire.messages import MAX_PAYLOAD
 from broker.arrivals import Arrivals
+from broker.denied import DenyList
 from broker.errors import NotStarted, Reason
 from broker.gate import Connection
 from broker.house import House
 from broker.lanes import Counters, Handler
 from broker.options import GateOptions
 from broker.session import Registry
+from broker.transport import Health
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Stats:
 
 
 class Gate:
-    """The process's front door for devices, and on the same port for the web."""
+    """The process's front door for devices, and on the same port for the web. A Transport."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Gate:
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._port = 0
+        self._denied = DenyList()
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -109,6 +112,7 @@ class Gate:
                     return group.create_task(work)
 
                 house = House(self._options, self._handler, registry, spawn)
+                house.denied = self._denied
                 arrivals = Arrivals(listener, house, self._web_factory)
                 self._registry, self._house, self._arrivals = registry, house, arrivals
                 accepting = group.create_task(arrivals.run(), name="gate.arrivals")
@@ -173,6 +177,16 @@ class Gate:
         seat.end(reason)
         return True
 
+    def deny(self, denied: DenyList) -> None:
+        """Refuse these from now on, when they arrive or resume, and cut the live ones."""
+        self._denied = denied
+        if self._house is None:
+            return
+        self._house.denied = denied
+        for seat in list(self._house.connections):
+            if not seat.over and denied.denies(seat.identity):
+                seat.end(Reason.DENIED)
+
     def resume(self, device: str | None = None) -> None:
         """The handler has room again, for one device or for all: offer what waits."""
         if self._house is None:
@@ -184,6 +198,11 @@ class Gate:
             return
         for seat in list(self._house.seats.values()):
             seat.resume()
+
+    def health(self) -> Health:
+        if self._house is None or not self._port:
+            return Health(up=False, devices=0, detail="not_started")
+        return Health(up=True, devices=len(self.connections))
 
     def stats(self) -> Stats:
         house = self._house

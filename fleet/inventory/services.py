@@ -1,6 +1,6 @@
 """Presence: who is connected, since when, where."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -35,13 +35,17 @@ def all_offline() -> None:
     Device.objects.filter(online=True).update(online=False, online_since=None, access_server="")
 
 
-def reconcile(connected: Collection[str], *, now: datetime | None = None) -> None:
-    """Make presence what the gate says it is, should a change have been lost to a fault."""
+def reconcile(connected: Mapping[str, str], *, now: datetime | None = None) -> None:
+    """Make presence what the gates say it is, should a change have been lost to a fault.
+
+    `connected` maps each device to its access server.
+    """
     now = now or clock.now()
-    known = set(Device.objects.filter(online=True).values_list("pk", flat=True))
-    set_offline(known.difference(connected), now=now)
-    for device in set(connected) - known:
-        set_online(device, now=now)
+    known = dict(Device.objects.filter(online=True).values_list("pk", "access_server"))
+    set_offline(known.keys() - connected.keys(), now=now)
+    for device, server in connected.items():
+        if known.get(device) != server:
+            set_online(device, now=now, access_server=server)
 
 
 def _hint(devices: Iterable[tuple[str, str]], *, online: bool) -> None:

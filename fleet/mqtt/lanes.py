@@ -1,4 +1,4 @@
-"""The portal's side of the gate: where connections, messages and frames go.
+"""The portal's side of its gates: where connections, messages and frames go.
 
 Every method is called on the event loop and returns at once; what needs the database goes to the
 writer thread.
@@ -33,17 +33,20 @@ class PortalLanes:
         self._queue = queue
         self._frame = frame
         self._heard: dict[str, float] = {}  # connected device -> monotonic seconds
+        self._servers: dict[str, str] = {}  # connected device -> access server
 
     # --- connections ---------------------------------------------------------------------------
 
     def connected(self, device: str, info: ConnectionInfo) -> None:
         self._heard[device] = time.monotonic()
+        self._servers[device] = info.server
         metrics.CONNECTED.set(len(self._heard))
-        work = partial(inventory.set_online, device, now=clock.now())
+        work = partial(inventory.set_online, device, now=clock.now(), access_server=info.server)
         self._queue.submit(f"presence {device}", work)
 
     def disconnected(self, device: str, reason: Reason) -> None:
         self._heard.pop(device, None)
+        self._servers.pop(device, None)
         metrics.CONNECTED.set(len(self._heard))
         work = partial(inventory.set_offline, [device], now=clock.now())
         self._queue.submit(f"presence {device}", work)
@@ -53,8 +56,9 @@ class PortalLanes:
         before = time.monotonic() - seconds
         return [device for device, heard in self._heard.items() if heard < before]
 
-    def snapshot(self) -> frozenset[str]:
-        return frozenset(self._heard)
+    def snapshot(self) -> dict[str, str]:
+        """Connected devices, each with its access server."""
+        return dict(self._servers)
 
     # --- what they send ------------------------------------------------------------------------
 

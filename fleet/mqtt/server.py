@@ -23,10 +23,13 @@ import uvicorn
 
 from agent.wire import messages, topics
 from agent.wire.messages import Message
+from broker.exchange import Exchange
 from broker.server import Gate
+from broker.transport import Transport
 from fleet.access.hub import hub
 from fleet.core import ports, readiness
 from fleet.inventory import services as inventory
+from fleet.inventory.services import ACCESS_SERVER
 from fleet.jobs.receiver import Receiver
 from fleet.mqtt import ticks
 from fleet.mqtt.greeting import greet
@@ -47,6 +50,7 @@ SWITCH_INTERVAL_S = 0.0002
 class Running:
     """The parts of a process that serves; `stop` ends it."""
 
+    exchange: Exchange  # to devices, by whatever gate they are connected to
     gate: Gate
     lanes: PortalLanes
     queue: IngestQueue
@@ -106,7 +110,7 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
     with (
         # Bound here, so that an address in use is an error and not uvicorn's sys.exit().
         socket.create_server((options.http.host, options.http.port), backlog=1024) as listener,
-        _ports(running.gate, loop),
+        _ports(running.exchange, loop),
         _signals(loop, running.stop),
         _readiness(running),
     ):
@@ -119,7 +123,7 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
                 beside = [
                     group.create_task(
                         ticks.run(
-                            running.queue, running.lanes, running.gate.kick, ticks.standard()
+                            running.queue, running.lanes, running.exchange.kick, ticks.standard()
                         ),
                         name="ticker",
                     ),
@@ -141,17 +145,25 @@ def _assemble(options: ServeOptions, loop: asyncio.AbstractEventLoop) -> Running
     queue = IngestQueue()
     lanes = PortalLanes(queue, hub.from_device)
     web = Web.make(options)
-    gate = Gate(gate_options(options), lanes, web.protocol)
+    exchange = Exchange(lanes)
+    gate = Gate(gate_options(options), exchange.entrance(ACCESS_SERVER), web.protocol)
+    exchange.add(ACCESS_SERVER, gate)
 
     def acked(acks: Sequence[Ack]) -> None:
         _soon(loop, _call_all, acks)
 
     def room() -> None:
-        _soon(loop, gate.resume)
+        _soon(loop, exchange.resume)
 
     writer = Writer(queue, HANDLERS, greet=greet, acked=acked, room=room)
     return Running(
-        gate=gate, lanes=lanes, queue=queue, writer=writer, web=web, stop=asyncio.Event()
+        exchange=exchange,
+        gate=gate,
+        lanes=lanes,
+        queue=queue,
+        writer=writer,
+        web=web,
+        stop=asyncio.Event(),
     )
 
 
@@ -191,18 +203,18 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *argumen
 
 
 @contextlib.contextmanager
-def _ports(gate: Gate, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def _ports(transport: Transport, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     def send(device: str, message: Message) -> None:
         topic = topics.down(device, message.TYPE, message.VERSION)
-        _soon(loop, gate.publish, topic, messages.encode(message))
+        _soon(loop, transport.publish, topic, messages.encode(message))
 
     def frame(device: str, data: bytes) -> bool:
-        if gate.congested(device):
+        if transport.congested(device):
             return False
-        return gate.publish(topics.down_stream(device), data)
+        return transport.publish(topics.down_stream(device), data)
 
     ports.set_sender(send)
-    ports.set_kicker(lambda device: _soon(loop, gate.kick, device))
+    ports.set_kicker(lambda device: _soon(loop, transport.kick, device))
     ports.set_frame_sender(frame)
     try:
         yield

@@ -49,10 +49,12 @@ def test_reconciling_changes_only_what_differs(
 ) -> None:
     away = make_device(site, id="device-away", online=False)
     gone = make_device(site, id="device-gone")
-    services.reconcile({device.pk, away.pk})
+    moved = make_device(site, id="device-moved", access_server="west")
+    services.reconcile({device.pk: "local", away.pk: "east", moved.pk: "east"})
     assert _row(device.pk).online_since == device.online_since
     assert _row(away.pk).online
+    assert _row(moved.pk).access_server == "east"
     assert not _row(gone.pk).online
-    assert len([1 for g, _ in ports.hints if g == "fleet"]) == 2
-    services.reconcile(set())
+    assert len([1 for g, _ in ports.hints if g == "fleet"]) == 3
+    services.reconcile({})
     assert not Device.objects.filter(online=True).exists()

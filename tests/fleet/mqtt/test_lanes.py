@@ -49,9 +49,9 @@ def test_presence_goes_through_the_writer_and_the_last_word_counts(
     device: Device, lanes: PortalLanes, queue: IngestQueue
 ) -> None:
     lanes.connected(device.pk, INFO)
-    assert lanes.snapshot() == {device.pk}
+    assert lanes.snapshot() == {device.pk: "local"}
     lanes.disconnected(device.pk, Reason.LOST)
-    assert lanes.snapshot() == frozenset()
+    assert lanes.snapshot() == {}
     _work(queue)
     assert not Device.objects.get(pk=device.pk).online
 
