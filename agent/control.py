@@ -50,7 +50,7 @@ class Control:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._watchers: dict[str, Watcher] = {}
-        self._clients = 0
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def register(self, op: str, handler: Handler) -> None:
         self._handlers[op] = handler
@@ -72,7 +72,13 @@ class Control:
         server = await asyncio.start_unix_server(self._client, sock=listener, limit=MAX_LINE)
         try:
             async with server:
-                await server.serve_forever()
+                # Not serve_forever, which since Python 3.12 waits for clients as it ends: a panel
+                # that watches would keep the agent from stopping.
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    for writer in self._writers:
+                        writer.transport.abort()
         finally:
             posix.remove(path)
 
@@ -103,17 +109,17 @@ class Control:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("socket")
-        if self._clients >= MAX_CLIENTS or not posix.peer_is_us(peer):
+        if len(self._writers) >= MAX_CLIENTS or not posix.peer_is_us(peer):
             log.warning("a local connection was refused")
             writer.close()
             return
-        self._clients += 1
+        self._writers.add(writer)
         try:
             await self._requests(reader, writer)
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             log.debug("a local client left")
         finally:
-            self._clients -= 1
+            self._writers.discard(writer)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

@@ -288,9 +288,13 @@ class Runner:
     async def _offer(self, row: Row) -> None:
         """Key and digest go up, and the portal opens a stream for the bundle. Raises StoreError."""
         key = X25519PrivateKey.generate()
-        await ledger.write(self._agent, row, told=True, key=key)
+        self._serve(row, key)  # first: the portal may open the moment it is told
+        try:
+            await ledger.write(self._agent, row, told=True, key=key)
+        except BaseException:
+            self._stop_serving(row.id)
+            raise
         self._open[row.id] = row
-        self._serve(row, key)
 
     def _serve(self, row: Row, key: X25519PrivateKey) -> None:
         self._keys[row.id] = key

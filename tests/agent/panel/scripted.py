@@ -41,7 +41,7 @@ class Pins:
 
 
 class Doors(Control):
-    """Control that remembers who is connected, so that a test can hang up."""
+    """Control that remembers everybody who connected, so that a test can hang up."""
 
     def __init__(self) -> None:
         super().__init__()
