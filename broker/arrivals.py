@@ -1,6 +1,7 @@
 """From `accept` to a protocol: peek at the ClientHello, choose the context, shake hands.
 
-One port serves devices (ALPN `mqtt`) and browsers (anything else). Every stage is bounded in number
+One port serves devices (ALPN `mqtt`, or `patency-device` for a websocket) and browsers (anything
+else). Every stage is bounded in number
 and time: sockets that say nothing are dropped after a few seconds, handshakes wait for a place in
 order, and one that stalls gives its place up when others wait. Nothing that a stranger sends ends
 the accept loop.
@@ -14,20 +15,38 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from agent.wire import carrier
 from broker import hello, tls
 from broker.errors import PeerError, Reason
-from broker.gate import ALPN, Connection
+from broker.gate import Connection
 from broker.house import House
+from broker.websocket import WebSocket
 
 log = logging.getLogger(__name__)
 
-_DEVICE = ALPN.encode()
 _PEEK_AGAIN_S = 0.01  # first wait for the rest of a ClientHello; doubles
 _PEEK_AGAIN_MOST_S = 0.2
 _ACCEPT_AGAIN_S = 0.2  # after running out of file descriptors or memory
 _SWEEP_S = 0.5
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _USER_TIMEOUT_MS = 30_000  # unacknowledged bytes for so long: the link is dead
+
+
+class _Carrier:
+    """One way for a device to come: the sign in its ClientHello, and what serves it."""
+
+    __slots__ = ("context", "protocol", "sign")
+
+    def __init__(
+        self,
+        sign: str,
+        alpn: str,
+        protocol: Callable[[House, tuple[str, int], float], asyncio.BufferedProtocol],
+        house: House,
+    ) -> None:
+        self.sign = sign.encode()
+        self.protocol = protocol
+        self.context = tls.device_context(house.options, alpn)
 
 
 class Arrivals:
@@ -43,7 +62,10 @@ class Arrivals:
         self._house = house
         self._limits = house.options.limits
         self._web_factory = web_factory
-        self._device_context = tls.device_context(house.options)
+        self._carriers = (
+            _Carrier(carrier.ALPN_MQTT, carrier.ALPN_MQTT, Connection, house),
+            _Carrier(carrier.ALPN_DEVICE, carrier.ALPN_HTTP, WebSocket, house),
+        )
         self._web_context = tls.web_context(house.options)
         self._arrivals = asyncio.Semaphore(self._limits.arrivals)
         self._places = asyncio.Semaphore(self._limits.handshakes)
@@ -121,8 +143,8 @@ class Arrivals:
                 offered = await _peek(sock)
         except (hello.NotTLS, TimeoutError):
             raise PeerError(Reason.NOT_TLS) from None
-        device = _DEVICE in offered.alpn
-        if not device and self._web_factory is None:
+        device = next((each for each in self._carriers if each.sign in offered.alpn), None)
+        if device is None and self._web_factory is None:
             raise PeerError(Reason.HANDSHAKE)  # nobody here speaks anything but MQTT
         waited_from = loop.time()
         try:
@@ -136,8 +158,8 @@ class Arrivals:
         self._shaking[task] = now
         connect_by += now - waited_from
         try:
-            if device:
-                await self._shake_device(sock, address, connect_by)
+            if device is not None:
+                await self._shake_device(sock, device, address, connect_by)
             elif self._web_factory is not None:
                 await self._shake_web(sock, connect_by - now, self._web_factory)
         finally:
@@ -145,14 +167,14 @@ class Arrivals:
             self._places.release()
 
     async def _shake_device(
-        self, sock: socket.socket, address: tuple[str, int], connect_by: float
+        self, sock: socket.socket, device: "_Carrier", address: tuple[str, int], connect_by: float
     ) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
-                lambda: Connection(self._house, address, connect_by),
+                lambda: device.protocol(self._house, address, connect_by),
                 sock,
-                ssl=self._device_context,
+                ssl=device.context,
                 ssl_handshake_timeout=max(connect_by - loop.time(), 0.1),
                 ssl_shutdown_timeout=self._limits.shutdown_s,
             )

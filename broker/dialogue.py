@@ -65,15 +65,13 @@ class Dialogue:
         connection, house = self._connection, self._house
         device = connection.identity.device
         names = [text for text, _ in wanted]
-        allowed: list[str] = []
-        for text in names:
-            if not acl.may_subscribe(device, text):
-                house.refuse(connection.peer, device, Reason.FILTER)
-            elif text not in allowed:
-                allowed.append(text)
+        connection.pace(len(names) - 1)  # the packet has been counted; each filter is work
+        allowed = [text for text in dict.fromkeys(names) if acl.may_subscribe(device, text)]
+        refused = any(text not in allowed for text in names)
         if len(self._granted.union(allowed)) > house.options.limits.filters:
+            refused, allowed = True, []
+        if refused:  # told once for a packet, or one packet would fill the audit
             house.refuse(connection.peer, device, Reason.FILTER)
-            allowed = []
         if not allowed:
             connection.write(packets.suback(number, [packets.SUBSCRIPTION_REFUSED] * len(names)))
         else:

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     USER_NAME = "user_name"
     KEEPALIVE = "keepalive"
     # any packet
+    WEBSOCKET = "websocket"  # no upgrade to MQTT, or frames that break RFC 6455
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
     UNEXPECTED = "unexpected"  # a packet this side never asked for

@@ -32,7 +32,6 @@ from broker.options import Limits
 
 log = logging.getLogger(__name__)
 
-ALPN = carrier.ALPN_MQTT
 _CACHED_TOPICS = 64
 _WATCH_S = 5.0  # how often a connection is looked at when nothing is due sooner
 
@@ -59,8 +58,16 @@ class Connection(asyncio.BufferedProtocol):
     down: DownLane
     _transport: asyncio.Transport
 
-    def __init__(self, house: House, address: tuple[str, int], connect_by: float) -> None:
+    def __init__(
+        self,
+        house: House,
+        address: tuple[str, int],
+        connect_by: float,
+        *,
+        alpn: str = carrier.ALPN_MQTT,
+    ) -> None:
         self._house = house
+        self._alpn = alpn
         self.address = address
         self.peer = f"{address[0]}:{address[1]}"
         self._loop = asyncio.get_running_loop()
@@ -73,6 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         self._acks = bytearray()
         self._heard = self._loop.time()
         self._held_since: float | None = None
+        self._more = False  # the carrier below holds the beginning of a further piece
         self._idle_s = 0.0
         self._keepalive_s = 0
         self._pace = Pace(self._limits, self._heard)
@@ -82,6 +90,11 @@ class Connection(asyncio.BufferedProtocol):
         self._gone: asyncio.Future[None] | None = None
         self._frames_topic = ""
         self._down_prefix = ""
+
+    @property
+    def introduced(self) -> bool:
+        """A CONNECT has been accepted."""
+        return self._state is not State.NEW
 
     @property
     def live(self) -> bool:
@@ -113,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _identify(self, tls: Any) -> None:
         """Who is it? The chain is verified; here the names, the time and the deny-list."""
-        if tls.selected_alpn_protocol() != ALPN:
+        if tls.selected_alpn_protocol() != self._alpn:
             raise PeerError(Reason.HANDSHAKE)
         identity = acl.identity(tls.getpeercert())
         if self._house.options.wall_clock() >= identity.not_after:
@@ -133,10 +146,15 @@ class Connection(asyncio.BufferedProtocol):
         return self._house.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self.received(self._house.buffer[:nbytes])
+
+    def received(self, chunk: bytes | memoryview, *, more: bool = False) -> None:
+        """Take the next bytes of MQTT; `more` when the carrier holds a part of a piece."""
         if self._state is State.OVER:
             return
         self._heard = self._loop.time()
-        self._reader.feed(self._house.buffer[:nbytes])
+        self._more = more
+        self._reader.feed(chunk)
         self._advance()
 
     def eof_received(self) -> None:
@@ -178,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("connection of %s", self.identity.device)
             self.end(Reason.INTERNAL)
         reader.keep()
-        if not reader.held:
+        if not (reader.held or self._more):
             self._held_since = None
         elif self._held_since is None:
             self._held_since = self._heard
@@ -206,10 +224,14 @@ class Connection(asyncio.BufferedProtocol):
         if number is not None and self.up.full:
             self._hold(Hold.WINDOW)
         if topic.version:  # stream frames have none, and no rate
-            pause_s = self._pace.spend(self._heard)
-            if pause_s:
-                self._hold(Hold.RATE)
-                self._loop.call_later(pause_s, self.release, Hold.RATE)
+            self.pace()
+
+    def pace(self, messages: int = 1) -> None:
+        """Count messages against the device's rate, and stop reading when it is above."""
+        pause_s = self._pace.spend(self._heard, messages)
+        if pause_s:
+            self._hold(Hold.RATE)
+            self._loop.call_later(pause_s, self.release, Hold.RATE)
 
     def _grant(self, name: bytes) -> topics.Topic:
         """Ask the access rule about a topic not seen on this connection."""
@@ -221,8 +243,9 @@ class Connection(asyncio.BufferedProtocol):
         return topic
 
     def _control(self, first: int, body: memoryview) -> None:
+        self.pace()
         if first == packets.PINGREQ:
-            self._transport.write(packets.PINGRESP_PACKET)
+            self.write(packets.PINGRESP_PACKET)
         elif first == packets.CONNECT:
             self._connect(packets.connect(body))
         elif first == packets.SUBSCRIBE:
@@ -280,10 +303,8 @@ class Connection(asyncio.BufferedProtocol):
             self.down.frame(topic, payload)
         else:
             self.down.message(topic, payload)
-        if self.down.overflowing:
-            self.end(Reason.NOT_READING)
-            return False
-        return True
+        self.check_reader()
+        return self.live
 
     def resume(self) -> None:
         """The handler has room again."""
@@ -377,7 +398,7 @@ class Connection(asyncio.BufferedProtocol):
         if before is not State.LIVE and reason in CONNACK:
             self._transport.write(packets.connack(CONNACK[reason]))
             self._transport.close()
-        elif reason is Reason.DISCONNECTED:
+        elif reason in (Reason.DISCONNECTED, Reason.WEBSOCKET):
             self._transport.close()
             # asyncio puts a close off while reading is paused and the peer has left; then this
             # sets it going, or the socket would stay for ever.
@@ -394,7 +415,13 @@ class Connection(asyncio.BufferedProtocol):
     # --- for the dialogue with amqtt -----------------------------------------------------------
 
     def write(self, packet: bytes) -> None:
+        """Answer; one that asks and asks and never reads the answers is cut at the bound."""
         self._transport.write(packet)
+        self.check_reader()
+
+    def check_reader(self) -> None:
+        if self._state is not State.OVER and self.down.overflowing:
+            self.end(Reason.NOT_READING)
 
     def ask(self, question: Coroutine[Any, Any, None]) -> None:
         """Handle nothing more until the question's `answer`."""
@@ -403,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def answer(self, packet: bytes) -> None:
         if not self.over:
-            self._transport.write(packet)
+            self.write(packet)
             self.release(Hold.BROKER)
 
     # --- tasks ---------------------------------------------------------------------------------

@@ -110,9 +110,9 @@ class Pace:
         self._tokens = float(limits.messages_burst)
         self._at = now
 
-    def spend(self, now: float) -> float:
-        """Count one message. Returns the seconds to stop reading for: 0 within the rate."""
-        self._tokens -= 1
+    def spend(self, now: float, messages: int = 1) -> float:
+        """Count messages. Returns the seconds to stop reading for: 0 within the rate."""
+        self._tokens -= messages
         if self._tokens >= 0:
             return 0.0
         rate = self._limits.messages_per_s

@@ -1,8 +1,8 @@
-"""The two TLS contexts behind the one port (R-CON-6: TLS 1.2 or later, 128 bit or stronger)."""
+"""The TLS contexts behind the one port (R-CON-6: TLS 1.2 or later, 128 bit or stronger)."""
 
 import ssl
 
-from broker.gate import ALPN
+from agent.wire import carrier
 from broker.options import GateOptions
 
 # TLS 1.3 brings its own; for 1.2 forward secrecy and AEAD only.
@@ -18,15 +18,17 @@ def _context(options: GateOptions) -> ssl.SSLContext:
     return context
 
 
-def device_context(options: GateOptions) -> ssl.SSLContext:
+def device_context(options: GateOptions, alpn: str) -> ssl.SSLContext:
     """A client certificate of the device CA is required, and nothing else is trusted.
+
+    `alpn` is what the server answers: it tells MQTT from MQTT over a websocket.
 
     No session tickets: a resumed session would skip OpenSSL's look at the chain.
     """
     context = _context(options)
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn])
     context.verify_mode = ssl.CERT_REQUIRED
     for path in options.device_ca:
         context.load_verify_locations(cafile=path)
@@ -36,5 +38,5 @@ def device_context(options: GateOptions) -> ssl.SSLContext:
 def web_context(options: GateOptions) -> ssl.SSLContext:
     """For browsers and the command line: no client certificate."""
     context = _context(options)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([carrier.ALPN_HTTP])
     return context

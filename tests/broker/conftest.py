@@ -15,6 +15,7 @@ from broker.lanes import ConnectionInfo, Delivery
 from broker.options import GateOptions, Limits
 from broker.server import Gate
 from tests.broker.raw import WAIT_S, Raw
+from tests.broker.raw_websocket import RawWebSocket
 from tests.tls import Authority, Files, Issued
 
 A = "device-aaaa"
@@ -102,14 +103,19 @@ class Running:
     handler: Recorder
     authority: Authority
     identities: dict[str, Issued]
+    carrier: type[Raw] = Raw
+
+    async def open(self, identity: Issued | None, **options: Any) -> Raw:
+        """A connection of this test's carrier."""
+        return await self.carrier.open(self.gate.port, self.authority, identity, **options)
 
     async def raw(self, device: str | None = A, **options: Any) -> Raw:
         """A TLS connection with this device's certificate, or with none."""
         identity = self.identities[device] if device is not None else None
-        return await Raw.open(self.gate.port, self.authority, identity, **options)
+        return await self.open(identity, **options)
 
-    async def live(self, device: str = A, **options: Any) -> Raw:
-        return await (await self.raw(device)).live(device, **options)
+    async def live(self, device: str = A, *, window: int | None = None, **options: Any) -> Raw:
+        return await (await self.raw(device, window=window)).live(device, **options)
 
     async def emptied(self) -> None:
         """Wait until nothing is left of any connection: socket, session, task."""
@@ -122,12 +128,25 @@ class Running:
 
 Start = Callable[..., Any]
 
+# The attacks come over both: straight TLS, and a websocket in it.
+BOTH_CARRIERS = pytest.mark.parametrize(
+    "door", [Raw, RawWebSocket], ids=["tls", "websocket"], indirect=True
+)
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest) -> type[Raw]:
+    """How `Running` opens connections."""
+    chosen: type[Raw] = getattr(request, "param", Raw)
+    return chosen
+
 
 @pytest.fixture
 async def start(
     authority: Authority,
     identities: dict[str, Issued],
     files: Files,
+    door: type[Raw],
     caplog: pytest.LogCaptureFixture,
 ) -> AsyncIterator[Start]:
     """Start gates: `await start(limits=…, web_factory=…, admit=…)`. No test may leave a task."""
@@ -147,7 +166,7 @@ async def start(
         gate = Gate(settings, handler, web_factory)
         await gate.start()
         gates.append(gate)
-        return Running(gate, handler, authority, identities)
+        return Running(gate, handler, authority, identities, door)
 
     yield begin
     for gate in gates:

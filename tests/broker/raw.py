@@ -5,6 +5,7 @@ It has its own encoders on purpose: a mistake in `broker.packets` must not hide 
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import struct
 from types import TracebackType
@@ -83,14 +84,28 @@ class Raw:
         *,
         alpn: tuple[str, ...] = ("mqtt",),
         context: ssl.SSLContext | None = None,
+        window: int | None = None,
+        first: bytes = b"",
     ) -> "Raw":
+        """`window`: bytes that the kernel takes for a reader that does not read; `first`: bytes
+        before TLS."""
         context = context or authority.client_context(identity, alpn=alpn)
-        async with asyncio.timeout(WAIT_S):
-            return cls(
-                *await asyncio.open_connection(
-                    "127.0.0.1", port, ssl=context, server_hostname="localhost"
+        sock = socket.socket()
+        if window is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+                await asyncio.get_running_loop().sock_sendall(sock, first)
+                return cls(
+                    *await asyncio.open_connection(
+                        sock=sock, ssl=context, server_hostname="localhost"
+                    )
                 )
-            )
+        except BaseException:
+            sock.close()
+            raise
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """THREATS, "The gate and the broker": who somebody is, and CONNECT.
 
-One attack, one test, against a running gate over real TLS.
+One attack, one test, against a running gate over real TLS, and again in a websocket.
 Comments name the amqtt 0.12.1 function whose defect is closed by the gate standing before it.
 Requirements: R-CON-3, R-CON-4, R-CON-6.
 """
@@ -12,22 +12,28 @@ import pytest
 
 from broker.errors import Reason
 from tests.broker import raw
-from tests.broker.conftest import A, B, Running, Start
-from tests.broker.raw import Raw
+from tests.broker.conftest import BOTH_CARRIERS, A, B, Running, Start
 from tests.tls import Authority, Issued
+
+pytestmark = BOTH_CARRIERS
 
 
 async def refused_by_tls(running: Running, identity: Issued | None) -> None:
     """The peer may finish its own half of the handshake; it never gets a CONNACK."""
+    await refused_unheard(running, identity, Reason.HANDSHAKE)
+
+
+async def refused_unheard(running: Running, identity: Issued | None, reason: Reason) -> None:
+    """Closed without an answer, and nothing is left."""
     try:
-        attacker = await Raw.open(running.gate.port, running.authority, identity)
+        attacker = await running.open(identity)
     except OSError:
         pass
     else:
         async with attacker:
             attacker.send(raw.connect(A))
             assert await attacker.ended() == b""
-    await running.handler.told("refused", None, Reason.HANDSHAKE)
+    await running.handler.told("refused", None, reason)
     assert not running.handler.has("connected")
     await running.emptied()
 
@@ -60,20 +66,12 @@ async def test_with_the_servers_certificate(running: Running, authority: Authori
 async def test_a_certificate_that_names_no_one_device(
     running: Running, authority: Authority, name: str, san: str | None
 ) -> None:
-    async with await Raw.open(
-        running.gate.port, authority, authority.device(name, san=san)
-    ) as attacker:
-        attacker.send(raw.connect(A))
-        assert await attacker.ended() == b""
-    await running.handler.told("refused", None, Reason.NO_IDENTITY)
+    await refused_unheard(running, authority.device(name, san=san), Reason.NO_IDENTITY)
 
 
 async def test_an_identity_that_the_portal_denies(start: Start) -> None:
     running = await start(admit=lambda identity: identity.device != A)
-    async with await running.raw(A) as attacker:
-        attacker.send(raw.connect(A))
-        assert await attacker.ended() == b""
-    await running.handler.told("refused", None, Reason.DENIED)
+    await refused_unheard(running, running.identities[A], Reason.DENIED)
     async with await running.live(B):
         assert running.gate.connections == {B}
 
@@ -84,7 +82,7 @@ async def test_a_certificate_that_expires_while_connected(
     identity = authority.device(
         A, starts=-dt.timedelta(minutes=1), life=dt.timedelta(minutes=1, seconds=2)
     )
-    async with await Raw.open(running.gate.port, authority, identity) as device:
+    async with await running.open(identity) as device:
         await device.live(A)
         await device.ended()
     await running.handler.told("disconnected", A, Reason.CERTIFICATE_EXPIRED)

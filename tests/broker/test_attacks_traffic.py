@@ -1,18 +1,21 @@
 """THREATS, "The gate and the broker": topics, sizes, times and rates of a connected device.
 
-One attack, one test, against a running gate over real TLS.
+One attack, one test, against a running gate over real TLS, and again in a websocket.
 Comments name the amqtt 0.12.1 function whose defect is closed by the gate standing before it.
 Requirements: R-CON-3, R-CON-4, R-CON-6.
 """
 
 import asyncio
+import contextlib
 import time
 
 import pytest
 
 from broker.errors import Reason
 from tests.broker import raw
-from tests.broker.conftest import A, B, Running, Start
+from tests.broker.conftest import BOTH_CARRIERS, A, B, Running, Start
+
+pytestmark = BOTH_CARRIERS
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,19 @@ async def test_a_refused_filter_beside_a_good_one(running: Running) -> None:
         device.send(raw.subscribe("#", f"pat/1/{A}/dn/#", "$SYS/#", id=9, qos=1))
         assert await device.packet() == (0x90, b"\0\x09\x80\0\x80")
         assert running.gate.publish(f"pat/1/{A}/dn/end/1", b"x")
+
+
+async def test_a_packet_full_of_bad_filters_is_told_once(start: Start) -> None:
+    """A thousand lines in the audit for one packet would be an attack of its own."""
+    running = await start(limits={"messages_per_s": 100.0, "messages_burst": 200})
+    async with await running.live(A, subscribed=False) as attacker:
+        began = time.monotonic()
+        attacker.send(raw.subscribe(*["#"] * 300) + raw.PINGREQ)
+        assert await attacker.packet() == (0x90, b"\0\x01" + b"\x80" * 300)
+        assert await attacker.packet() == raw.PINGRESP
+        assert time.monotonic() - began > 0.9  # and each filter counts against the rate
+    told = [entry for entry in running.handler.log if entry[0] == "refused"]
+    assert told == [("refused", A, Reason.FILTER)]
 
 
 async def test_more_filters_than_one_device_needs(start: Start) -> None:
@@ -186,6 +202,30 @@ async def test_a_reader_that_stops_reading(start: Start) -> None:
         await other.ping()
     await running.emptied()
     assert running.gate.stats().buffered_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [raw.PINGREQ * 40, raw.subscribe(*["#"] * 500), raw.unsubscribe("x") * 20],
+    ids=["ping", "subscribe", "unsubscribe"],
+)
+async def test_one_that_asks_and_never_reads_the_answers(start: Start, asked: bytes) -> None:
+    # ProtocolHandler._send_packet writes each answer into a buffer without a bound.
+    running = await start(
+        limits={"outgoing_bytes": 64 * 1024, "messages_burst": 10**9, "notsent_bytes": 4096}
+    )
+    async with await running.live(A, window=4096) as attacker:
+        attacker.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        most = 0
+        async with asyncio.timeout(30):
+            while not running.handler.has("disconnected"):
+                with contextlib.suppress(OSError):
+                    attacker.send(asked * 20)
+                    await attacker.writer.drain()
+                most = max(most, running.gate.stats().buffered_bytes)
+                await asyncio.sleep(0)
+        assert most < 256 * 1024
+    await running.handler.told("disconnected", A, Reason.NOT_READING)
 
 
 async def test_a_reader_stalled_for_too_long(start: Start) -> None:

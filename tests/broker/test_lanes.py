@@ -111,6 +111,7 @@ def test_pace() -> None:
     assert [pace.spend(0.0) for _ in range(5)] == [0.0] * 5
     assert pace.spend(0.0) == 0.1  # the sixth: a tenth of a second too early
     assert pace.spend(1.0) == 0.0
+    assert Pace(Limits(messages_per_s=10.0, messages_burst=5), 0.0).spend(0.0, 8) == 0.3
     assert sum(pace.spend(1000.0) == 0 for _ in range(20)) <= 15
 
 

@@ -6,26 +6,35 @@ Requirements: R-CON-4, R-CON-6.
 import asyncio
 import threading
 import time
+from typing import Literal
 
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.wire import carrier
 from broker.errors import Reason
 from tests.broker.conftest import A, B, Running
 from tests.tls import Issued
 
 WAIT_S = 5.0
+Transport = Literal["tcp", "websockets"]
 
 
 class Paho:
     """A paho client in a thread of its own."""
 
-    def __init__(self, running: Running, identity: Issued, client_id: str) -> None:
+    def __init__(
+        self, running: Running, identity: Issued, client_id: str, transport: Transport = "tcp"
+    ) -> None:
         self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            reconnect_on_failure=False,
+            transport=transport,
         )
-        self.client.tls_set_context(running.authority.client_context(identity))
+        alpn = carrier.WEBSOCKET if transport == "websockets" else carrier.RAW
+        self.client.tls_set_context(running.authority.client_context(identity, alpn=alpn))
         self.port = running.gate.port
         self.codes: list[ReasonCode] = []
         self.granted: list[ReasonCode] = []
@@ -67,8 +76,11 @@ class Paho:
         assert await asyncio.to_thread(event.wait, WAIT_S)
 
 
-async def test_a_day_in_the_life(running: Running, identities: dict[str, Issued]) -> None:
-    async with Paho(running, identities[A], A) as device:
+@pytest.mark.parametrize("transport", ["tcp", "websockets"])
+async def test_a_day_in_the_life(
+    running: Running, identities: dict[str, Issued], transport: Transport
+) -> None:
+    async with Paho(running, identities[A], A, transport) as device:
         assert not device.codes[0].is_failure
         device.client.subscribe([(f"pat/1/{A}/dn/#", 0), ("#", 0)])
         await device.wait(device.subscribed)
