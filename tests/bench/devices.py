@@ -18,7 +18,7 @@ from typing import IO
 
 import psutil
 
-from tests.bench import Goal, Row, _mosquitto
+from tests.bench import Goal, Row, _peers
 from tests.tls import Authority
 
 COUNT = int(os.environ.get("PATENCY_BENCH_DEVICES", "5000"))
@@ -32,7 +32,7 @@ class Figures:
 
 
 @contextmanager
-def _child(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def child(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process of this package that ends with its standard input."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)],
@@ -47,7 +47,7 @@ def _child(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _line(stream: IO[str] | None) -> str:
+def line(stream: IO[str] | None) -> str:
     assert stream is not None
     line = stream.readline()
     assert line, "the process ended"
@@ -56,8 +56,8 @@ def _line(stream: IO[str] | None) -> str:
 
 def _crowded(server: psutil.Process, port: int, folder: Path) -> Figures:
     before, spent = server.memory_info().rss, sum(server.cpu_times()[:2])
-    with _child("_crowd", port, folder, COUNT, 1) as crowd:
-        _line(crowd.stdout)
+    with child("_crowd", port, folder, COUNT, 1) as crowd:
+        line(crowd.stdout)
         grown = server.memory_info().rss - before
         spent = sum(server.cpu_times()[:2]) - spent
     return Figures(grown / COUNT / 1000, spent / COUNT * 1000)
@@ -65,24 +65,24 @@ def _crowded(server: psutil.Process, port: int, folder: Path) -> Figures:
 
 def _back(folder: Path) -> float:
     """Seconds from the loss of the first device to the return of the last."""
-    with _child("_gate", folder, 0) as gate:
-        port = int(_line(gate.stdout))
-        with _child("_crowd", port, folder, COUNT, 1) as crowd:
-            _line(crowd.stdout)
+    with child("_gate", folder, 0) as gate:
+        port = int(line(gate.stdout))
+        with child("_crowd", port, folder, COUNT, 1) as crowd:
+            line(crowd.stdout)
             gate.kill()
             gate.wait()
-            with _child("_gate", folder, port) as again:
-                _line(again.stdout)
-                return float(_line(crowd.stdout))
+            with child("_gate", folder, port) as again:
+                line(again.stdout)
+                return float(line(crowd.stdout))
 
 
 def _ours(folder: Path) -> Figures:
-    with _child("_gate", folder, 0) as gate:
-        return _crowded(psutil.Process(gate.pid), int(_line(gate.stdout)), folder)
+    with child("_gate", folder, 0) as gate:
+        return _crowded(psutil.Process(gate.pid), int(line(gate.stdout)), folder)
 
 
 def _theirs(folder: Path) -> Figures | None:
-    with _mosquitto.running(folder) as peer:
+    with _peers.mosquitto(folder) as peer:
         return None if peer is None else _crowded(psutil.Process(peer.pid), peer.port, folder)
 
 
