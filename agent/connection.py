@@ -74,6 +74,11 @@ class Connection:
         return self._core.connected
 
     @property
+    def stalled(self) -> bool:
+        """Whether the outbox has entries to send and nothing keeps it from sending them."""
+        return self._core.stalled
+
+    @property
     def rtt_ms(self) -> float | None:
         return self._core.rtt_ms
 

@@ -125,6 +125,12 @@ class Core:
     def in_flight(self) -> int:
         return len(self._flow.in_flight)
 
+    @property
+    def stalled(self) -> bool:
+        """Online, with entries to send and none on its way: it waits for nobody but itself."""
+        flow = self._flow
+        return flow.open and not flow.in_flight and bool(flow.ready or flow.newest > flow.cursor)
+
     # --- the shell's life ------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:

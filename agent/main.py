@@ -130,7 +130,7 @@ def run(states: tuple[Path, ...]) -> None:
     plugged = parts()
     try:
         asyncio.run(supervise(states, lambda state: Agent(state, parts=plugged)))
-    except StateError as error:
+    except AgentError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_status)
 

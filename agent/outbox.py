@@ -37,6 +37,7 @@ KEEP_BYTES = 32 * 1024 * 1024
 KEEP_MS = 7 * 24 * 3600 * 1000
 TRIM_EVERY = 2_000  # acknowledgements
 FLUSH_S = 0.2
+RETRY_S = 2.0  # after a failed write
 _SHARE = {messages.Telemetry.TYPE: 0.70, messages.Event.TYPE: 0.85}
 
 _SCHEMA = """
@@ -185,8 +186,11 @@ class Outbox:
     def acknowledge(self, seq: int) -> None:
         """The portal decided on this entry. Soon, not at once: a repeat does no harm."""
         self._acknowledged.add(seq)
+        self._flush_in(FLUSH_S)
+
+    def _flush_in(self, seconds: float) -> None:
         if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+            self._flushing = asyncio.get_running_loop().call_later(seconds, self.flush)
 
     def flush(self) -> None:
         """Write the acknowledgements that are only in memory."""
@@ -215,7 +219,16 @@ class Outbox:
                 _trim(connection, at)
             return self._figures()
 
-        self._showing(self._store.write(work))
+        def done(written: asyncio.Future[_Figures]) -> None:
+            if written.cancelled():
+                return
+            if written.exception() is None:
+                self._show(written.result())
+            else:  # the disk took nothing: try again, or the entry goes out again for nothing
+                self._acknowledged.update(numbers)
+                self._flush_in(RETRY_S)
+
+        self._store.write(work).add_done_callback(done)
 
     def refuse(self, seq: int, reason: str) -> asyncio.Future[Entry | None]:
         """The portal told that it decided against this entry; gives the entry, if it is kept."""
@@ -317,13 +330,6 @@ class Outbox:
 
     def _show(self, figures: _Figures) -> None:
         self.id, self.high, self.depth = figures
-
-    def _showing(self, future: asyncio.Future[_Figures]) -> None:
-        def done(written: asyncio.Future[_Figures]) -> None:
-            if not written.cancelled() and written.exception() is None:
-                self._show(written.result())
-
-        future.add_done_callback(done)
 
 
 def _trim(connection: sqlite3.Connection, now_ms: int) -> None:

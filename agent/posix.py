@@ -1,7 +1,7 @@
 """What works on POSIX alone, in one place; a port to Windows replaces this module.
 
 Private files, one process per state directory, Unix sockets and who is at the other end of them,
-the boot clock.
+the boot clock, the service manager, memory.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 _SUN_PATH = 100  # bytes that every system takes in a Unix socket's address; Linux takes 107
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MEMORY = Path("/proc/self/statm")
 
 
 def boot_id() -> str:
@@ -175,3 +176,23 @@ def peer_is_us(connection: _Options) -> bool:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     _pid, uid, _gid = struct.unpack("3i", credentials)
     return uid in (os.getuid(), 0)
+
+
+def notify(address: str, text: str) -> None:
+    """Send the service manager a datagram (sd_notify(3)); `@` begins an abstract address.
+
+    Raises OSError.
+    """
+    target = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.setblocking(False)  # a manager that does not read must not hold the loop
+        sender.sendto(text.encode(), target)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds; 0 where the kernel does not say."""
+    try:
+        pages = int(_MEMORY.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

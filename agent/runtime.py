@@ -53,6 +53,7 @@ from agent.inbox import Inbox
 from agent.outbox import Outbox
 from agent.sampling import Sampler
 from agent.store import Store, get_meta, set_meta
+from agent.vitals import Vitals
 from agent.wire import messages
 from agent.wire.catalogue import ClinicalState, Metric, Outcome
 from agent.wire.messages import (
@@ -101,6 +102,7 @@ class Agent(Hooks):
         self._parts = parts
         self._timing = timing
         self._connection: Connection | None = None
+        self._vitals: Vitals | None = None
         self._sampler = Sampler(self.driver, self.clock, self.emit, self._own_metrics)
         self._inbox = Inbox(self)
         self._group = asyncio.TaskGroup()
@@ -123,6 +125,15 @@ class Agent(Hooks):
     @property
     def online(self) -> bool:
         return self._connection is not None and self._connection.online
+
+    @property
+    def waiting(self) -> int:
+        """Durable messages that the portal has not decided on."""
+        return self.outbox.depth if self._vitals is not None else 0
+
+    def still(self) -> list[str]:
+        """What of this agent does not move: for the watchdog."""
+        return self._vitals.still() if self._vitals is not None else []
 
     def emit(self, kind: type[Durable], **fields: Any) -> asyncio.Future[Any]:
         """Queue a durable message; `at`, `boot`, `uptime_ms`, `outbox` and `seq` are filled in.
@@ -203,6 +214,7 @@ class Agent(Hooks):
         posix.check_private_dir(self.state_dir)
         with posix.only_process(self.state_dir / "agent.lock"):
             self.store = Store(self.state_dir / "agent.db")
+            told = False
             try:
                 async with self._group:
                     self.control.register("status", lambda args: self.status())
@@ -211,8 +223,11 @@ class Agent(Hooks):
                     await self._open()
                     self.spawn(self._inbox.work(), name="inbox")
                     self.spawn(self._ticking(), name="ticks")
+            except asyncio.CancelledError:
+                told = True
+                raise
             finally:
-                await self._close()
+                await self._close(told=told)
 
     async def _open(self) -> None:
         """Everything that comes before the first connection."""
@@ -220,6 +235,9 @@ class Agent(Hooks):
         self.clock.keep_floor(floor, self._keep_floor)
         self.outbox = Outbox(self.store, self.clock)
         await self.outbox.open()
+        vitals = self._vitals = Vitals(self.store, self.clock, lambda: self._connection)
+        await vitals.begin()
+        self.spawn(vitals.work(), name="vitals")
         self.identity = await self._identify()
         self.clock.raise_floor(self.identity.signed_ms)
         self.audit = AuditLog(
@@ -232,7 +250,7 @@ class Agent(Hooks):
         await self.audit.open()
         if self._fresh:
             self.record("agent:enrol", actor="agent", outcome=Outcome.ALLOWED)
-        self.record("agent:start", actor="agent", outcome=Outcome.ALLOWED)
+        vitals.announce(self.record, self.emit)
         for install in self._parts:
             install(self)
         self._connection = Connection(
@@ -263,14 +281,16 @@ class Agent(Hooks):
     async def _ticking(self) -> None:
         while True:
             now = self.clock.now()
+            if self._vitals is not None:
+                self._vitals.ticked(now)
             self.look()
             self._sampler.tick(now)
             for watcher in self._ticks:
                 watcher(now)
             await asyncio.sleep(TICK_S)
 
-    async def _close(self) -> None:
-        """Leave nothing undone that can be done in two seconds."""
+    async def _close(self, *, told: bool) -> None:
+        """Leave nothing undone that can be done in two seconds. `told`: to end, it did not fail."""
         for stop in reversed(self._stoppers):
             try:
                 async with asyncio.timeout(STOP_S):
@@ -281,6 +301,8 @@ class Agent(Hooks):
             self._sampler.flush()
             await self._connection.close()
             self.outbox.flush()
+        if told and self._vitals is not None:
+            self._vitals.end()
         await self.store.close()
 
     # --- local commands --------------------------------------------------------------------------

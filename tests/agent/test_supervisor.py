@@ -21,6 +21,7 @@ class Scripted:
         self.runs = runs
         self.started: list[str] = []
         self.stopped: list[str] = []
+        self.still: list[str] = []
 
     def __call__(self, state: Path) -> Any:
         return _Run(self, state.name)
@@ -32,9 +33,16 @@ class Scripted:
 
 
 class _Run:
+    online = True
+    waiting = 3
+
     def __init__(self, script: Scripted, name: str) -> None:
         self.script = script
         self.name = name
+        self.state_dir = Path(name)
+
+    def still(self) -> list[str]:
+        return self.script.still
 
     async def run(self) -> None:
         self.script.started.append(self.name)
