@@ -281,6 +281,7 @@ def unsubscribe(body: memoryview) -> tuple[int, list[str]]:
 
 # --- encoding ---------------------------------------------------------------------------------
 
+PINGREQ_PACKET = bytes([PINGREQ, 0])
 PINGRESP_PACKET = bytes([PINGRESP, 0])
 DISCONNECT_PACKET = bytes([DISCONNECT, 0])
 _ID = struct.Struct(">H")
@@ -327,6 +328,23 @@ def publish(topic: str, payload: bytes | memoryview) -> bytes:
     )
 
 
+def publish_qos1(
+    topic: str, payload: bytes | memoryview, number: int, *, again: bool = False
+) -> bytes:
+    """A PUBLISH at QoS 1; `again` sets DUP."""
+    name = topic.encode()
+    return b"".join(
+        (
+            b"\x3a" if again else b"\x32",
+            length(4 + len(name) + len(payload)),
+            _ID.pack(len(name)),
+            name,
+            _ID.pack(number),
+            payload,
+        )
+    )
+
+
 def puback(number: int) -> bytes:
     return _ACK.pack(PUBACK, 2, number)
 
@@ -354,9 +372,15 @@ def connect_packet(client_id: str, user_name: str) -> bytes:
     return packet(CONNECT, body)
 
 
-def subscribe_packet(number: int, filters: Sequence[str]) -> bytes:
-    """SUBSCRIBE at QoS 0 to each filter."""
-    body = b"".join(_string(text) + b"\0" for text in filters)
+def client_packet(client_id: str, keepalive_s: int) -> bytes:
+    """The CONNECT of an ordinary client: clean session, no user name, no will."""
+    body = _string("MQTT") + bytes((4, 0x02)) + _ID.pack(keepalive_s) + _string(client_id)
+    return packet(CONNECT, body)
+
+
+def subscribe_packet(number: int, filters: Sequence[str], *, qos: int = 0) -> bytes:
+    """SUBSCRIBE at `qos` to each filter."""
+    body = b"".join(_string(text) + bytes((qos,)) for text in filters)
     return packet(SUBSCRIBE, _ID.pack(number) + body)
 
 

@@ -155,6 +155,31 @@ class Authority:
         return context
 
 
+class LinkAuthority:
+    """The authority of the portal's links, as the portal makes it."""
+
+    def __init__(self) -> None:
+        self.ca = _ca("test link CA", None)
+
+    def server(self, name: str) -> Issued:
+        """What the access server `name` shows to the portal."""
+        return self._leaf(
+            name, f"spiffe://patency/access-server/{name}", ExtendedKeyUsageOID.SERVER_AUTH
+        )
+
+    def portal(self, *, san: str = "spiffe://patency/portal") -> Issued:
+        return self._leaf("portal", san, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def _leaf(self, name: str, san: str, purpose: x509.ObjectIdentifier) -> Issued:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(san)])
+        return _issue(_name(name), names, purpose, self.ca, chain=())
+
+    def write(self, folder: Path) -> Path:
+        path = folder / "link-ca.pem"
+        path.write_bytes(_pem(self.ca.certificate))
+        return path
+
+
 def _ca(name: str, issuer: Issued | None) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)

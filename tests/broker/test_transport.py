@@ -4,6 +4,7 @@ Requirements: R-CON-4, R-CON-5, R-CON-9.
 """
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ from broker.errors import Reason
 from broker.transport import Transport
 from tests.broker import raw
 from tests.broker.conftest import A, B, Recorder, Running, Start
+from tests.broker.linked import Linked
 from tests.broker.raw import Raw
+from tests.tls import Authority, Files, Issued, LinkAuthority
 
 EVENT = f"pat/1/{A}/up/event/1"
 
@@ -35,10 +38,22 @@ class Carried:
         return made
 
 
-@pytest.fixture
-async def carried(start: Start) -> AsyncIterator[Carried]:
-    gate = await start()
-    yield Carried(gate.gate, gate, gate.handler)
+@pytest.fixture(params=["local", "link"])
+async def carried(
+    request: pytest.FixtureRequest, start: Start, authority: Authority,
+    identities: dict[str, Issued], files: Files, tmp_path: Path,
+) -> AsyncIterator[Carried]:  # fmt: skip
+    if request.param == "local":
+        gate = await start()
+        yield Carried(gate.gate, gate, gate.handler)
+        return
+    server, handler = Linked(files, LinkAuthority(), tmp_path / "east"), Recorder()
+    await server.start()
+    try:
+        remote = await server.linked(handler)
+        yield Carried(remote, Running(server.gate, handler, authority, identities), handler)
+    finally:
+        await server.stop()
 
 
 async def test_acknowledged_when_it_is_committed_and_not_before(carried: Carried) -> None:
