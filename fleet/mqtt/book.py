@@ -5,17 +5,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from typing import Any
 
 import msgspec
 from django.db import connection
 
 from agent.wire.catalogue import RefusalReason
 from agent.wire.messages import Hex32, Seq
+from fleet.core.rows import Insert, stored
 from fleet.inventory.models import Device
 from fleet.mqtt.models import Decision, Outbox
 from fleet.mqtt.queue import Item
 
 MOST_OUTBOXES = 20_000  # remembered
+_DECISIONS = Insert(
+    Decision, "device", "outbox", "seq", "type", "digest", "length", "reason", "decided_at"
+)
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -82,7 +87,7 @@ class Book:
         self._outboxes: dict[tuple[str, str], Outbox] = {}
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._unread: dict[str, int] = {}  # by device: messages whose number could not be read
-        self._new: list[Decision] = []
+        self._new: list[tuple[Any, ...]] = []  # rows of decisions
         self._moved: dict[tuple[str, str], Outbox] = {}
 
     def open(self, entries: Iterable[Entry]) -> None:
@@ -174,15 +179,15 @@ class Book:
         if entry.key is None:
             self._unread[item.device] = self._unread.get(item.device, 0) + 1
         self._new.append(
-            Decision(
-                device_id=item.device,
-                outbox=key.outbox if key else None,
-                seq=key.seq if key else None,
-                type=f"{item.type}/{item.version}",
-                digest=entry.digest,
-                length=len(item.payload),
-                reason=reason.value if reason else "",
-                decided_at=now,
+            (
+                item.device,
+                key.outbox if key else None,
+                key.seq if key else None,
+                f"{item.type}/{item.version}",
+                entry.digest,
+                len(item.payload),
+                reason.value if reason else "",
+                stored(now),
             )
         )
         if key is None:
@@ -196,9 +201,18 @@ class Book:
             outbox.high = key.seq
             self._moved[place] = outbox
 
+    def refuse_after_all(self, entry: Entry, reason: RefusalReason) -> None:
+        """Change a decision of this transaction: it could not be applied."""
+        assert entry.key is not None  # noqa: S101  (it was decided under its key)
+        device, outbox, seq = entry.item.device, entry.key.outbox, entry.key.seq
+        for at, row in enumerate(self._new):
+            if row[:3] == (device, outbox, seq):
+                self._new[at] = (*row[:6], reason.value, *row[7:])
+        self._past[device, outbox, seq] = Past(entry.digest, reason)
+
     def save(self) -> None:
         """Write what was decided."""
-        Decision.objects.bulk_create(self._new)
+        _DECISIONS.many(self._new)
         moved = self._moved.values()
         Outbox.objects.bulk_create([row for row in moved if row.pk is None])
         known = [(row.high, row.pk) for row in moved if row.pk is not None]

@@ -1,6 +1,7 @@
 """Which app decides on which message."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,16 @@ from fleet.jobs import inbound as jobs
 from fleet.telemetry import inbound as telemetry
 
 Handler = Callable[[Device, Any, datetime], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A handler that takes messages of its type by the hundred, in order: all of them or none."""
+
+    apply: Callable[[Sequence[tuple[Device, Any, datetime]]], None]
+
+    def __call__(self, device: Device, message: Any, received_at: datetime) -> None:
+        self.apply([(device, message, received_at)])
 
 
 def accepted(device: Device, message: messages.Accepted, received_at: datetime) -> None:
@@ -28,7 +39,7 @@ HANDLERS: Mapping[type[messages.Up], Handler] = {
     messages.Hello: inventory.hello,
     messages.Heartbeat: inventory.heartbeat,
     messages.Telemetry: telemetry.telemetry,
-    messages.Event: telemetry.event,
+    messages.Event: Together(telemetry.events),
     messages.Accepted: accepted,
     messages.Challenge: access.challenge,
     messages.SessionUpdate: access.session_update,

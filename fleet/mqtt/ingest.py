@@ -5,6 +5,8 @@ takes what waits (up to a few hundred messages), decides on each inside one tran
 once, and only then are they acknowledged: PUBACK means *decided*. Every message has a savepoint of
 its own, so that one which cannot be applied is refused without spoiling its neighbours; a refusal
 is recorded as key, type, reason, length and digest, never the payload, and told to the device.
+Messages in a row whose handler takes them `Together` share a savepoint; when that fails, each of
+them gets its own after all.
 
 The same key with the same digest was decided before: acknowledged again, nothing done. The same key
 with another digest is an alarm. When the database cannot be written nothing is acknowledged and the
@@ -37,14 +39,15 @@ from fleet.inventory.models import Device
 from fleet.mqtt import metrics
 from fleet.mqtt.alarms import alarm
 from fleet.mqtt.book import Book, Entry, Gap, Key, Past, examine
-from fleet.mqtt.handlers import Handler
+from fleet.mqtt.handlers import Handler, Together
 from fleet.mqtt.queue import IngestQueue, Item
 from fleet.mqtt.trouble import is_trouble
 
 KEY_CONFLICT = "message:key_conflict"
 OUTBOX_GAP = "outbox:gap"
-BATCH = 256  # messages in one commit at most
+BATCH = 512  # messages in one commit at most
 HOLD_S = 0.02  # of the write lock at a time: a person's request waits no longer for it
+TOGETHER = 128  # messages in a row applied at once: well within HOLD_S
 IDLE_S = 0.5
 PAUSE_LEAST_S, PAUSE_MOST_S = 0.05, 5.0
 
@@ -162,11 +165,15 @@ class Writer:
         with self._remembering(), transaction.atomic():
             begun = time.perf_counter()
             book.open(entries)
+            row = _Row()
             for decided, entry in enumerate(entries, 1):  # noqa: B007  (returned)
-                if self._decide(book, entry):
+                if self._decide(book, entry, row):
                     acks.append(entry.item.ack)
+                if len(row.messages) >= TOGETHER:
+                    self._apply_row(book, row)
                 if time.perf_counter() - begun > HOLD_S:
                     break
+            self._apply_row(book, row)
             book.save()
         self.healthy = True
         metrics.BATCH.observe(decided)
@@ -185,9 +192,12 @@ class Writer:
 
     # --- one message ---------------------------------------------------------------------------
 
-    def _decide(self, book: Book, entry: Entry) -> bool:
-        """Decide on one message. False leaves it unacknowledged: there is nobody to decide for."""
+    def _decide(self, book: Book, entry: Entry, row: "_Row") -> bool:
+        """Decide on one message; what is done about it may wait in the row. False leaves it
+        unacknowledged: there is nobody to decide for."""
         item = entry.item
+        if not row.takes(item):
+            self._apply_row(book, row)
         device = book.device(item.device)
         if device is None:
             log.error("a certified device is not in the inventory: %s", item.device)
@@ -210,9 +220,36 @@ class Writer:
                 past = book.decided_before(device.pk, entry.key)
                 if past is not None:
                     self._again(book, device, entry, past)
+                elif isinstance(self._handlers.get(type(message)), Together):
+                    row.add(entry, device, message)
+                    book.decide(entry, None, item.received_at)
                 else:
                     self._apply_durable(book, device, entry, message)
         return True
+
+    def _apply_row(self, book: Book, row: "_Row") -> None:
+        """Apply what is in the row, at once or, when that fails, one by one."""
+        if not row.entries:
+            return
+        entries, received = row.empty()
+        handler = self._handlers[type(received[0][1])]
+        assert isinstance(handler, Together)  # noqa: S101  (only such messages get into a row)
+        refused = 0
+        try:
+            with transaction.atomic():
+                handler.apply(received)
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            for entry, (device, message, _at) in zip(entries, received, strict=True):
+                reason = self._apply(book, device, entry, message)
+                if reason is not None:
+                    refused += 1
+                    book.refuse_after_all(entry, reason)
+                    self._tell(device, entry, reason)
+        kind = entries[0].item.type
+        metrics.DECIDED.labels(kind, "refused").inc(refused)
+        metrics.DECIDED.labels(kind, "applied").inc(len(entries) - refused)
 
     def _follows(self, book: Book, device: Device, entry: Entry, key: Key) -> bool:
         """Whether it may be decided now: none is missing before it, or what is missing is lost."""
@@ -303,6 +340,28 @@ class Writer:
         if entry.key is not None:
             refused = Refused(outbox=entry.key.outbox, seq=entry.key.seq, reason=reason)
             ports.send_down(device.pk, refused)
+
+
+class _Row:
+    """Messages of one type that came one after another; they are applied together."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.messages: list[tuple[Device, Durable, datetime]] = []
+
+    def takes(self, item: Item) -> bool:
+        """Whether the item may be decided before the row is applied: another type might need it."""
+        return not self.entries or item.type == self.entries[0].item.type
+
+    def add(self, entry: Entry, device: Device, message: Durable) -> None:
+        self.entries.append(entry)
+        self.messages.append((device, message, entry.item.received_at))
+
+    def empty(self) -> tuple[list[Entry], list[tuple[Device, Durable, datetime]]]:
+        """What is in it; it is empty then."""
+        found = self.entries, self.messages
+        self.entries, self.messages = [], []
+        return found
 
 
 _TYPES = frozenset(kind.TYPE for kind in messages.UP)

@@ -1,62 +1,100 @@
 """Events and samples as devices send them; each arrives here exactly once."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from agent.wire import messages
 from agent.wire.catalogue import EVENT_PRIORITY, EventPhase
 from fleet.core import clock, ports
+from fleet.core.rows import Insert, stored
 from fleet.inventory.models import Device
 from fleet.telemetry.models import Condition, Event, Sample
 
+Received = tuple[Device, messages.Event, datetime]  # with the time of its arrival
+
 
 def event(device: Device, message: messages.Event, received_at: datetime) -> None:
-    """Keep the event; a raised one stands as a condition until it is cleared."""
-    at = clock.from_ms(message.at)
-    syringe = message.syringe or ""
-    # The catalogue's priority, not the message's: what is urgent is not for a device to choose.
-    priority = EVENT_PRIORITY[message.code].value
-    Event.objects.create(
-        device=device,
-        organisation=device.organisation,
-        code=message.code,
-        priority=priority,
-        phase=message.phase,
-        syringe=syringe,
-        value=message.value,
-        at=at,
-        received_at=received_at,
-        outbox=message.outbox,
-        seq=message.seq,
+    """Keep one event; see `events`."""
+    events([(device, message, received_at)])
+
+
+def events(received: Sequence[Received]) -> None:
+    """Keep the events; a raised one stands as a condition until it is cleared.
+
+    In a storm they come by the hundred, so they are stored together, and what watches a group is
+    told once.
+    """
+    _EVENTS.many([_row(*each) for each in received])
+    _conditions(received)
+    hints: dict[str, dict[str, Any]] = {}
+    for device, message, _at in received:
+        payload = {
+            "kind": "event",
+            "device": device.pk,
+            "code": int(message.code),
+            "priority": _priority(message),
+            "phase": message.phase.value,
+            "at": message.at,
+        }
+        for group in (f"device.{device.pk}", f"organisation.{device.organisation_id}", "fleet"):
+            hints[group] = payload
+    for group, payload in hints.items():
+        ports.hint(group, payload)
+
+
+_EVENTS = Insert(
+    Event, "device", "organisation", "code", "priority", "phase", "syringe", "value", "at",
+    "received_at", "outbox", "seq",
+)  # fmt: skip
+
+
+def _priority(message: messages.Event) -> str:
+    # The catalogue's, not the message's: what is urgent is not for a device to choose.
+    return EVENT_PRIORITY[message.code].value
+
+
+def _row(device: Device, message: messages.Event, received_at: datetime) -> tuple[Any, ...]:
+    return (
+        device.pk,
+        device.organisation_id,
+        int(message.code),
+        _priority(message),
+        message.phase.value,
+        message.syringe or "",
+        message.value,
+        stored(clock.from_ms(message.at)),
+        stored(received_at),
+        message.outbox,
+        message.seq,
     )
-    if message.phase is EventPhase.RAISED:
-        condition = Condition(
+
+
+def _conditions(received: Sequence[Received]) -> None:
+    """The last of each device, code and syringe counts."""
+    last = {(d.pk, int(m.code), m.syringe or ""): (d, m) for d, m, _at in received}
+    raised = [
+        Condition(
             device=device,
             organisation=device.organisation,
-            code=message.code,
+            code=code,
             syringe=syringe,
-            priority=priority,
+            priority=_priority(message),
             value=message.value,
-            raised_at=at,
+            raised_at=clock.from_ms(message.at),
         )
-        Condition.objects.bulk_create(  # one statement: insert or update
-            [condition],
-            update_conflicts=True,
-            unique_fields=["device", "code", "syringe"],
-            update_fields=["organisation", "priority", "value", "raised_at"],
-        )
-    else:
-        Condition.objects.filter(device=device, code=message.code, syringe=syringe).delete()
-    payload = {
-        "kind": "event",
-        "device": device.pk,
-        "code": int(message.code),
-        "priority": priority,
-        "phase": message.phase.value,
-        "at": message.at,
-    }
-    ports.hint(f"device.{device.pk}", payload)
-    ports.hint(f"organisation.{device.organisation_id}", payload)
-    ports.hint("fleet", payload)
+        for (_pk, code, syringe), (device, message) in last.items()
+        if message.phase is EventPhase.RAISED
+    ]
+    cleared = [key for key, (_d, m) in last.items() if m.phase is not EventPhase.RAISED]
+    Condition.objects.bulk_create(  # one statement: insert or update
+        raised,
+        update_conflicts=True,
+        unique_fields=["device", "code", "syringe"],
+        update_fields=["organisation", "priority", "value", "raised_at"],
+    )
+    for device, code, syringe in cleared:
+        Condition.objects.filter(device=device, code=code, syringe=syringe).delete()
 
 
 def telemetry(device: Device, message: messages.Telemetry, received_at: datetime) -> None:

@@ -28,7 +28,7 @@ from tests.fleet.mqtt.wire import Sender
 DEVICES = 12
 EVENTS = 40_000
 WINDOW = 32  # as the agent keeps it
-BATCH = 256  # fleet.mqtt.ingest.BATCH
+BATCH = 512  # fleet.mqtt.ingest.BATCH
 
 
 async def _device(portal: dict[str, Any], found: dict[str, Any], start: asyncio.Event) -> None:
