@@ -33,9 +33,13 @@ class StoreError(AgentError):
 
 
 class OutboxFull(StoreError):
-    """The outbox is at its bound for this kind of message."""
+    """The outbox, or the disk, has no room for this kind of message."""
 
     code = "outbox_full"
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class AuditUnwritable(StoreError):

@@ -88,6 +88,8 @@ def _show(answer: Mapping[str, Any] | None, output: str) -> None:
     width = max((len(key) for key in answer), default=0)
     for key, value in answer.items():
         shown = "" if value is None else value
+        if isinstance(value, Mapping):
+            shown = ", ".join(f"{name} {count}" for name, count in value.items())
         click.echo(f"{key.replace('_', ' ').ljust(width)}  {shown}".rstrip())
 
 

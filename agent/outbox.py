@@ -8,8 +8,9 @@ the rest again. Should *this* file come back from a backup, the portal remembers
 the file: then the outbox takes a new name, so that no key can ever mean two things.
 
 Bounds. Waiting entries may take `MAX_BYTES` and `MAX_ROWS`: telemetry gives way first, at 70 %,
-then events, at 85 %; the rest is for audit, sessions and jobs. At its bound a new entry is refused
-with OutboxFull and has no number, so the sequence has no holes.
+then events, at 85 %, then sessions and jobs, at 95 %; the rest is for audit. The same order holds
+when the disk runs out of room (`agent.room`). At its bound a new entry is refused with OutboxFull
+and has no number, so the sequence has no holes; what has a number is never given up (ADR 0011).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import hashlib
 import logging
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +40,10 @@ KEEP_MS = 7 * 24 * 3600 * 1000
 TRIM_EVERY = 2_000  # acknowledgements
 FLUSH_S = 0.2
 RETRY_S = 2.0  # after a failed write
-_SHARE = {messages.Telemetry.TYPE: 0.70, messages.Event.TYPE: 0.85}
+# What may fill so much of the outbox, and how pressed for room the disk may be (`agent.room`).
+_SHARE = {messages.Telemetry.TYPE: 0.70, messages.Event.TYPE: 0.85, messages.Audit.TYPE: 1.0}
+_PATIENCE = {messages.Telemetry.TYPE: 0.0, messages.Event.TYPE: 0.5, messages.Audit.TYPE: 1.0}
+_SHARE_OF_OTHERS, _PATIENCE_OF_OTHERS = 0.95, 0.75
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -79,7 +84,8 @@ class Outbox:
         self.id = ""
         self.high = 0  # highest number assigned and committed
         self.depth = 0  # entries that wait
-        self.shed = 0  # messages refused at the bound since this start
+        self.shed: Counter[str] = Counter()  # messages given up since this start, by type
+        self.pressure = 0.0  # of the disk: 0 room enough, 1 none
         self.on_committed: Callable[[Entry], None] = lambda entry: None
         self._store = store
         self._clock = clock
@@ -129,7 +135,7 @@ class Outbox:
                 result.cancel()
             elif (error := future.exception()) is not None:
                 if isinstance(error, OutboxFull):
-                    self.shed += 1
+                    self.shed[error.kind] += 1
                 if not result.cancelled():
                     result.set_exception(error)
                     result.exception()  # the store has logged it
@@ -150,13 +156,7 @@ class Outbox:
 
         The last step of its write: should something after it fail, the number would be lost.
         """
-        share = _SHARE.get(message.TYPE, 1.0)
-        if self._rows >= self._max_rows * share or self._bytes >= MAX_BYTES * share:
-            raise OutboxFull(
-                _("The outbox is full: {rows} messages wait for the portal.").format(
-                    rows=self._rows
-                )
-            )
+        self._check_room(message.TYPE)
         built = message(outbox=self._name, seq=self._next, **fields)
         payload = messages.encode(built)
         entry = Entry(self._next, message.TYPE, message.VERSION, payload)
@@ -299,6 +299,19 @@ class Outbox:
             "SELECT COUNT(*), SUM(LENGTH(payload)) FROM outbox WHERE acknowledged_at IS NULL"
         ).fetchone()
         self._bytes = size or 0
+
+    def _check_room(self, kind: str) -> None:
+        """Raises OutboxFull."""
+        share = _SHARE.get(kind, _SHARE_OF_OTHERS)
+        if self._rows >= self._max_rows * share or self._bytes >= MAX_BYTES * share:
+            raise OutboxFull(
+                _("The outbox is full: {rows} messages wait for the portal.").format(
+                    rows=self._rows
+                ),
+                kind,
+            )
+        if self.pressure > _PATIENCE.get(kind, _PATIENCE_OF_OTHERS):
+            raise OutboxFull(_("The disk is nearly full; free space on it."), kind)
 
     def _forget(self, cursor: sqlite3.Cursor) -> None:
         for (size,) in cursor.fetchall():

@@ -1,7 +1,7 @@
 """What works on POSIX alone, in one place; a port to Windows replaces this module.
 
 Private files, one process per state directory, Unix sockets and who is at the other end of them,
-the boot clock, the service manager, memory.
+the boot clock, the service manager, memory, room on the disk.
 """
 
 import fcntl
@@ -196,3 +196,24 @@ def resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of this directory still takes from us. Raises OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def allocate(path: Path, size: int) -> None:
+    """A file that holds `size` bytes of the disk, really; nothing is left if it does not fit.
+
+    Raises OSError.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)

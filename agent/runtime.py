@@ -51,6 +51,7 @@ from agent.i18n import _
 from agent.identity import Identity
 from agent.inbox import Inbox
 from agent.outbox import Outbox
+from agent.room import Reserve, Room
 from agent.sampling import Sampler
 from agent.store import Store, get_meta, set_meta
 from agent.vitals import Vitals
@@ -103,6 +104,7 @@ class Agent(Hooks):
         self._timing = timing
         self._connection: Connection | None = None
         self._vitals: Vitals | None = None
+        self._room: Room | None = None
         self._sampler = Sampler(self.driver, self.clock, self.emit, self._own_metrics)
         self._inbox = Inbox(self)
         self._group = asyncio.TaskGroup()
@@ -130,6 +132,11 @@ class Agent(Hooks):
     def waiting(self) -> int:
         """Durable messages that the portal has not decided on."""
         return self.outbox.depth if self._vitals is not None else 0
+
+    @property
+    def disk_low(self) -> bool:
+        """The disk is so full that remote access is refused."""
+        return self._room is not None and self._room.low
 
     def still(self) -> list[str]:
         """What of this agent does not move: for the watchdog."""
@@ -251,6 +258,9 @@ class Agent(Hooks):
         if self._fresh:
             self.record("agent:enrol", actor="agent", outcome=Outcome.ALLOWED)
         vitals.announce(self.record, self.emit)
+        reserve = Reserve(self.state_dir / "reserve")
+        self._room = Room(reserve, self.store, self.outbox, self.driver, self.record, self.emit)
+        self.spawn(self._room.work(), name="room")
         for install in self._parts:
             install(self)
         self._connection = Connection(
@@ -327,9 +337,9 @@ class Agent(Hooks):
             "access_server": connection.server,
             "rtt_ms": connection.rtt_ms,
             "outbox_depth": self.outbox.depth,
-            "outbox_shed": self.outbox.shed,
+            "outbox_shed": dict(self.outbox.shed),
             "audit_index": self.audit.head.index if self.audit.head else None,
-            "disk_ok": self.store.healthy,
+            "disk_ok": self.store.healthy and not self.disk_low,
             "certificate_expires_at": self.identity.expires_at.isoformat(),
             "certificate_days_left": round(self._days_left(), 1),
         }

@@ -129,6 +129,8 @@ class Access:
         for session in self.desk.open:
             if session.state is SessionState.ACTIVE:
                 self.desk.activity(now, session.id, *self._streams.moved(session.id))
+        if self._agent.disk_low and self.desk.facts.audit_writable:
+            self._soon(self.desk.audit_failed(now))  # while its end can be written down
         self._soon(self.desk.tick(now))
         self._try_audit_again(now)
 
@@ -290,7 +292,8 @@ class Access:
         self.look_changed()
 
     def _try_audit_again(self, now: Now) -> None:
-        if self.desk.facts.audit_writable or now.boot_s < self._retry_at:
+        failed = not self.desk.facts.audit_writable
+        if not failed or self._agent.disk_low or now.boot_s < self._retry_at:
             return
         self._retry_at = now.boot_s + RETRY_S
         entry = self._agent.record("audit:resume", actor=AGENT, outcome=Outcome.ALLOWED)

@@ -38,6 +38,8 @@ ACTIONS: dict[str, Text] = {
     "message:refused": _("Message refused"),
     "outbox:gap": _("Messages of the injector are missing"),
     "outbox:rename": _("Outbox begun anew"),
+    "outbox:room": _("Room for all messages again"),
+    "outbox:shed": _("Messages given up for lack of room"),
     "pin:check": _("PIN checked"),
     "pin:set": _("PIN set"),
     "policy:set": _("Policy set"),

@@ -19,13 +19,44 @@ from agent.errors import OutboxFull, StoreError
 from agent.outbox import Entry, Outbox
 from agent.store import Store
 from agent.wire import messages
-from agent.wire.catalogue import ClinicalState, EventCode, EventPhase, EventPriority, ExecutionState
-from agent.wire.messages import Event, Execution, MessageError, Sample, Telemetry
+from agent.wire.catalogue import (
+    ClinicalState,
+    EventCode,
+    EventPhase,
+    EventPriority,
+    ExecutionState,
+    Outcome,
+)
+from agent.wire.messages import (
+    Audit,
+    AuditEntry,
+    Event,
+    Execution,
+    MessageError,
+    Sample,
+    SignedHead,
+    Telemetry,
+)
 
 EVENT: dict[str, Any] = {
     "code": EventCode.STALL,
     "priority": EventPriority.HIGH,
     "phase": EventPhase.RAISED,
+}
+HEAD: dict[str, Any] = {"index": 0, "at": 1, "hash": "00" * 32}
+AUDIT: dict[str, Any] = {
+    "entries": [
+        AuditEntry(
+            **HEAD,
+            boot="00" * 16,
+            uptime_ms=1,
+            action="agent:start",
+            actor="agent",
+            outcome=Outcome.ALLOWED,
+            previous="00" * 32,
+        )
+    ],
+    "head": SignedHead(**HEAD, chain="device-0001", signature=bytes(64)),
 }
 SAMPLE = Sample(at=1, uptime_ms=1, state=ClinicalState.IDLE, values={})
 
@@ -189,12 +220,37 @@ async def test_at_its_bound_telemetry_gives_way_first_and_no_number_is_lost(tmp_
     assert await fill(Telemetry, {"samples": [SAMPLE]}) == 14
     assert await fill(Event, EVENT) == 3
     state = {"execution": "00" * 16, "state": ExecutionState.RUNNING}
-    assert await fill(Execution, state) == 3
-    assert box.outbox.shed == 3
+    assert await fill(Execution, state) == 2
+    assert await fill(Audit, AUDIT) == 1  # goes last
+    assert box.outbox.shed == {"telemetry": 1, "event": 1, "execution": 1, "audit": 1}
     assert await box.waiting() == list(range(1, 21))
     await box.acknowledge(*range(1, 11))
     assert (await box.event()).seq == 21
     await box.close()
+
+
+async def test_on_a_full_disk_telemetry_gives_way_first_and_audit_last(box: Box) -> None:
+    """THREATS, faults: device disk full. What has a number is kept; the order is by priority."""
+    state = {"execution": "00" * 16, "state": ExecutionState.RUNNING}
+    kinds = {Telemetry: {"samples": [SAMPLE]}, Event: EVENT, Execution: state, Audit: AUDIT}
+    taken: dict[float, list[str]] = {}
+    for pressure in (0.0, 0.01, 0.6, 0.8, 1.0):
+        box.outbox.pressure = pressure
+        taken[pressure] = []
+        for kind, fields in kinds.items():
+            try:
+                await box.outbox.add(kind, fields)
+            except OutboxFull:
+                continue
+            taken[pressure].append(kind.TYPE)
+    assert taken == {
+        0.0: ["telemetry", "event", "execution", "audit"],
+        0.01: ["event", "execution", "audit"],
+        0.6: ["execution", "audit"],
+        0.8: ["audit"],
+        1.0: ["audit"],
+    }
+    assert await box.waiting() == list(range(1, 12))
 
 
 async def test_off_schema_is_refused_before_it_has_a_number(box: Box) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from agent import room
 from agent.access import ledger
 from agent.access.effects import Keep
 from agent.drivers import Service
@@ -367,6 +368,30 @@ async def test_no_one_gets_in_when_the_audit_chain_cannot_be_written(
         assert ended.reason is R.AUDIT_UNWRITABLE
         await w.portal.until(lambda: w.access.desk.facts.audit_writable)
         assert ("audit:resume", "agent", "allowed", None) in w.audit()
+        await w.active()
+
+
+async def test_when_the_disk_runs_out_of_room_sessions_end_while_it_can_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-ACC-10: nobody is let in, and both sides hold the record of why."""
+    monkeypatch.setattr("agent.access.shell.RETRY_S", 0.1)
+    free, gigabyte = 10**9, 10**9
+    monkeypatch.setattr(
+        room.Reserve.__init__, "__kwdefaults__", {"size": 10**6, "free": lambda folder: free}
+    )
+    monkeypatch.setattr("agent.room.LOOK_S", 0.05)
+    async with world(tmp_path) as w:
+        session = await w.active()
+        free = 10**6 // 2
+        assert (await w.reached(session, S.ENDED)).reason is R.AUDIT_UNWRITABLE
+        again = w.request()
+        assert (await w.reached(again, S.REFUSED)).reason is R.AUDIT_UNWRITABLE
+        for ended, action in ((session, "session:end"), (again, "session:refuse")):
+            last = w.audit(ended)[-1]
+            assert (last[0], last[3]) == (action, "audit_unwritable")
+        free = gigabyte
+        await w.portal.until(lambda: w.access.desk.facts.audit_writable)
         await w.active()
 
 
