@@ -1,26 +1,29 @@
 """From `accept` to a protocol: peek at the ClientHello, choose the context, shake hands.
 
 One port serves devices (ALPN `mqtt`, or `patency-device` for a websocket) and browsers (anything
-else). Every stage is bounded in number
-and time: sockets that say nothing are dropped after a few seconds, handshakes wait for a place in
-order, and one that stalls gives its place up when others wait. Nothing that a stranger sends ends
-the accept loop.
+else); from our own proxies a PROXY header comes first and says who the peer is. Every stage is
+bounded in number and time: sockets that say nothing are dropped after a few seconds, handshakes
+wait for a place in order, and one that stalls gives its place up when others wait. Nothing that a
+stranger sends ends the accept loop.
 """
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from agent.wire import carrier
-from broker import hello, tls
+from broker import hello, proxy, tls
 from broker.errors import PeerError, Reason
 from broker.gate import Connection
 from broker.house import House
 from broker.websocket import WebSocket
+from broker.wrapped import Introduced
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,19 @@ class _Carrier:
         self.sign = sign.encode()
         self.protocol = protocol
         self.context = tls.device_context(house.options, alpn)
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A socket on its way to a protocol."""
+
+    sock: socket.socket
+    address: tuple[str, int]  # of the peer, once our proxy has named it
+    introduced: bool = False  # the address is not the socket's own
+
+    @property
+    def peer(self) -> str:
+        return f"{self.address[0]}:{self.address[1]}"
 
 
 class Arrivals:
@@ -111,36 +127,38 @@ class Arrivals:
 
     async def _arrive(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """One socket, until a protocol has it."""
-        peer = f"{address[0]}:{address[1]}"
+        arrival = _Arrival(sock, address)
         task = asyncio.current_task()
         try:
             sock.setblocking(False)
             _tune(sock, self._limits.notsent_bytes)
-            await self._admit(sock, address)
+            await self._admit(arrival)
         except PeerError as error:
             sock.close()
-            self._house.refuse(peer, None, error.reason)
+            self._house.refuse(arrival.peer, None, error.reason)
         except OSError:
             sock.close()  # it went away by itself
         except asyncio.CancelledError:
             sock.close()
             if task in self._crowded:
-                self._house.refuse(peer, None, Reason.CROWDED)
+                self._house.refuse(arrival.peer, None, Reason.CROWDED)
             raise
         except Exception:
             sock.close()
-            log.exception("arrival from %s", peer)
+            log.exception("arrival from %s", arrival.peer)
         finally:
             if task is not None:
                 self._crowded.discard(task)
             self._arrivals.release()
 
-    async def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    async def _admit(self, arrival: "_Arrival") -> None:
         loop = asyncio.get_running_loop()
         connect_by = loop.time() + self._limits.connect_s
         try:
             async with asyncio.timeout(self._limits.hello_s):
-                offered = await _peek(sock)
+                if self._from_proxy(arrival.address[0]):
+                    await _introduce(arrival)
+                offered = await _peek(arrival.sock, hello.parse, hello.MAX_HELLO)
         except (hello.NotTLS, TimeoutError):
             raise PeerError(Reason.NOT_TLS) from None
         device = next((each for each in self._carriers if each.sign in offered.alpn), None)
@@ -159,21 +177,25 @@ class Arrivals:
         connect_by += now - waited_from
         try:
             if device is not None:
-                await self._shake_device(sock, device, address, connect_by)
+                await self._shake_device(arrival, device, connect_by)
             elif self._web_factory is not None:
-                await self._shake_web(sock, connect_by - now, self._web_factory)
+                await self._shake_web(arrival, connect_by - now, self._web_factory)
         finally:
             del self._shaking[task]
             self._places.release()
 
+    def _from_proxy(self, host: str) -> bool:
+        proxies = self._house.options.proxies
+        return bool(proxies) and any(ipaddress.ip_address(host) in each for each in proxies)
+
     async def _shake_device(
-        self, sock: socket.socket, device: "_Carrier", address: tuple[str, int], connect_by: float
+        self, arrival: "_Arrival", device: "_Carrier", connect_by: float
     ) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
-                lambda: device.protocol(self._house, address, connect_by),
-                sock,
+                lambda: device.protocol(self._house, arrival.address, connect_by),
+                arrival.sock,
                 ssl=device.context,
                 ssl_handshake_timeout=max(connect_by - loop.time(), 0.1),
                 ssl_shutdown_timeout=self._limits.shutdown_s,
@@ -184,30 +206,55 @@ class Arrivals:
         self._house.counters.handshakes += 1
 
     async def _shake_web(
-        self, sock: socket.socket, timeout_s: float, factory: Callable[[], asyncio.Protocol]
+        self, arrival: "_Arrival", timeout_s: float, factory: Callable[[], asyncio.Protocol]
     ) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(
-            factory,
-            sock,
+        def behind() -> asyncio.Protocol:
+            return Introduced(factory(), arrival.address)
+
+        await asyncio.get_running_loop().connect_accepted_socket(
+            behind if arrival.introduced else factory,
+            arrival.sock,
             ssl=self._web_context,
             ssl_handshake_timeout=max(timeout_s, 0.1),
             ssl_shutdown_timeout=self._limits.shutdown_s,
         )
 
 
-async def _peek(sock: socket.socket) -> hello.Hello:
-    """Read the ClientHello without taking it. Raises: NotTLS; OSError when the peer leaves."""
+async def _introduce(arrival: _Arrival) -> None:
+    """Take the PROXY header off the connection. Raises: PeerError; OSError when the peer leaves."""
+    try:
+        header = await _peek(arrival.sock, proxy.parse, proxy.MAX_HEADER)
+    except proxy.NotProxied as error:
+        log.error(
+            "%s is one of PATENCY_PROXIES and did not say for whom it connects (%s): switch the"
+            " PROXY protocol on there, or take it out of the list",
+            arrival.peer,
+            error,
+        )
+        raise PeerError(Reason.PROXY) from None
+    arrival.sock.recv(header.length)  # all of it has been seen to be there
+    arrival.introduced = header.source is not None
+    arrival.address = header.source or arrival.address
+
+
+Seen = TypeVar("Seen")
+
+
+async def _peek(sock: socket.socket, parse: Callable[[bytes], Seen | None], most: int) -> Seen:
+    """What `parse` makes of the first bytes, none of which are taken.
+
+    Raises: what `parse` raises; OSError when the peer leaves.
+    """
     pause = _PEEK_AGAIN_S
     while True:
         try:
-            data = sock.recv(hello.MAX_HELLO, socket.MSG_PEEK)
+            data = sock.recv(most, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             await _readable(sock)
             continue
         if not data:
             raise ConnectionResetError
-        found = hello.parse(data)
+        found = parse(data)
         if found is not None:
             return found
         # What is there stays readable, so waiting for readability would spin.

@@ -9,6 +9,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     # before a device is known
     NOT_TLS = "not_tls"  # no ClientHello within its size and time
+    PROXY = "proxy"  # our own proxy sent no PROXY header, or a broken one
     CROWDED = "crowded"  # evicted: its handshake stalled while others waited for the place
     HANDSHAKE = "handshake"  # TLS failed: no certificate, a foreign CA, expired, too old a version
     NO_IDENTITY = "no_identity"  # common name and SAN do not agree on one device

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from agent.wire.messages import MAX_PAYLOAD
 from broker.acl import Identity
 
 MIB = 1024 * 1024
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Limits:
 class GateOptions:
     """Where the gate listens, what it shows and whom it believes.
 
+    Connections from `proxies` must begin with a PROXY header; no others may.
     `device_ca` are PEM files of the device root and its intermediates and of nothing else.
     `admit` may refuse an identity that TLS has verified (the deny-list): False closes.
     """
@@ -57,6 +60,7 @@ class GateOptions:
     key: Path
     device_ca: tuple[Path, ...]
     limits: Limits = field(default_factory=Limits)
+    proxies: tuple[Network, ...] = ()
     admit: Callable[[Identity], bool] = lambda identity: True
     # Called on the loop when a device's connection takes stream frames again (see Gate.congested).
     drained: Callable[[str], None] = lambda device: None

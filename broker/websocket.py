@@ -14,7 +14,7 @@ that carry nothing (pings, empty ones) count against the device's rate.
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
@@ -28,6 +28,7 @@ from broker import packets
 from broker.errors import Reason
 from broker.gate import Connection
 from broker.house import House
+from broker.wrapped import Wrapped
 
 _BEFORE_CONNECT = 8 * 1024  # bytes in a message; CONNECT and a first SUBSCRIBE are far below
 _HEADER = 5  # bytes of the longest fixed header of MQTT
@@ -37,12 +38,11 @@ _quiet = logging.getLogger("patency.websocket")
 _quiet.setLevel(logging.WARNING)  # websockets has a line for each opening and closing
 
 
-class Framed(asyncio.Transport):
+class Framed(Wrapped):
     """The TLS transport as `Connection` sees it: what is written leaves as binary messages."""
 
     def __init__(self, inner: asyncio.Transport, frames: ServerProtocol) -> None:
-        super().__init__()
-        self._inner = inner
+        super().__init__(inner)
         self._frames = frames
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -54,36 +54,13 @@ class Framed(asyncio.Transport):
         """Write what the websocket layer itself has to say."""
         data = b"".join(self._frames.data_to_send())  # its sign for EOF is empty
         if data:
-            self._inner.write(data)
+            self.inner.write(data)
 
     def close(self) -> None:
         if self._frames.state is State.OPEN:
             self._frames.send_close(CloseCode.NORMAL_CLOSURE)
             self.flush()
-        self._inner.close()
-
-    # --- as it is ------------------------------------------------------------------------------
-
-    def abort(self) -> None:
-        self._inner.abort()
-
-    def is_closing(self) -> bool:
-        return self._inner.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._inner.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        self._inner.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._inner.resume_reading()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._inner.set_write_buffer_limits(high=high, low=low)
-
-    def get_write_buffer_size(self) -> int:
-        return self._inner.get_write_buffer_size()
+        self.inner.close()
 
 
 class WebSocket(asyncio.BufferedProtocol):

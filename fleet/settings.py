@@ -3,6 +3,8 @@
 PATENCY_DATA     where the database, keys and bundles are (var/portal)
 PATENCY_HTTP     address of the web server (127.0.0.1:8000)
 PATENCY_MQTT     address of the gate, which also serves HTTPS (127.0.0.1:8443)
+PATENCY_PROXIES  addresses or networks of our own proxies, comma-separated (none): what comes from
+                 there to the gate must begin with a PROXY header, which names the real peer
 PATENCY_ORIGINS  public origins of the portal, comma-separated (http on localhost and the two ports)
 PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PATENCY_DATA
 PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECURITY
@@ -52,6 +54,7 @@ def _secret(folder: Path) -> str:
 PATENCY_DATA = Path(_text("PATENCY_DATA", str(BASE_DIR / "var" / "portal"))).resolve()
 PATENCY_HTTP = _text("PATENCY_HTTP", "127.0.0.1:8000")
 PATENCY_MQTT = _text("PATENCY_MQTT", "127.0.0.1:8443")
+PATENCY_PROXIES = _list("PATENCY_PROXIES", "")
 _http_port = PATENCY_HTTP.rpartition(":")[2]
 _mqtt_port = PATENCY_MQTT.rpartition(":")[2]
 PATENCY_ORIGINS = _list(

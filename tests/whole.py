@@ -14,7 +14,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -303,6 +303,11 @@ def _all_there(count: int) -> Callable[[], bool]:
 
 
 @asynccontextmanager
+async def _straight(port: int) -> AsyncIterator[int]:
+    yield port
+
+
+@asynccontextmanager
 async def whole(
     folder: Path,
     settings: Any,
@@ -311,12 +316,14 @@ async def whole(
     line: ProductLine,
     site: Site,
     count: int = 1,
+    front: Callable[[int], AbstractAsyncContextManager[int]] = _straight,
 ) -> AsyncIterator[Whole]:
-    """The authorities of the portal exist. `people` become alice and bob."""
+    """The authorities of the portal exist. `people` become alice and bob. `front` stands before
+    the gate: its port becomes the one that injectors use."""
     trust = Ed25519PrivateKey.generate()
     alice, bob = map(Specialist, people)
-    async with serving() as running:
-        settings.PATENCY_MQTT = f"localhost:{running.gate.port}"
+    async with serving() as running, front(running.gate.port) as port:
+        settings.PATENCY_MQTT = f"localhost:{port}"
         states = [folder / f"i{number}" for number in range(count)]
 
         def prepare() -> None:

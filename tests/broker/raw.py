@@ -104,7 +104,9 @@ class Raw:
                     )
                 )
         except BaseException:
-            sock.close()
+            with contextlib.suppress(OSError):
+                sock.close()
+            sock.detach()  # uvloop has closed it under the object
             raise
 
     async def __aenter__(self) -> Self:
