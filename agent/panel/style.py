@@ -65,7 +65,7 @@ Screen { background: $background; }
 #bar .gap { width: 1fr; }
 #stop { min-width: 18; }
 #contacts { height: 2; padding: 0 3; background: $surface; color: $foreground 70%; }
-#contacts Static { width: 1fr; }
+#contacts Static { width: 1fr; padding: 0 1 0 0; }
 
 .small #head { height: 1; padding: 0 2; }
 .small #body { padding: 0; }
@@ -74,7 +74,8 @@ Screen { background: $background; }
 .small #facts { max-height: 10; scrollbar-size-vertical: 1; }
 .small #act, .small #bar { height: 1; }
 .small #pin { border: none; }
-.small #bar, .small #contacts, .small #message { padding: 0 2; }
+.small #bar, .small #message { padding: 0 2; }
+.small #contacts { padding: 0 1; }
 
 Confirm { align: center middle; background: $background 70%; }
 #dialog {

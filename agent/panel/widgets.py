@@ -126,7 +126,13 @@ class Card(Vertical):
         active = it.state is SessionState.ACTIVE
         fact("who", _("Who"), f"{it.name}, {it.organisation} ({it.specialist})")
         fact("why", _("Why"), words.why(it.why))
-        fact("what", _("What"), f"{words.level(it.level)}: {', '.join(it.services)}")
+        fact(
+            "what",
+            _("What"),
+            _("{level}: {services}").format(
+                level=words.level(it.level), services=", ".join(it.services)
+            ),
+        )
         fact("time", _("How long"), words.length(it.life_s))
         fact("ticket", _("Ticket"), it.ticket or _("to follow"))
         fact("note", _("Note"), it.note)
