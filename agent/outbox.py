@@ -10,7 +10,7 @@ the file: then the outbox takes a new name, so that no key can ever mean two thi
 Bounds. Waiting entries may take `MAX_BYTES` and `MAX_ROWS`: telemetry gives way first, at 70 %,
 then events, at 85 %, then sessions and jobs, at 95 %; the rest is for audit. The same order holds
 when the disk runs out of room (`agent.room`). At its bound a new entry is refused with OutboxFull
-and has no number, so the sequence has no holes; what has a number is never given up (ADR 0011).
+and has no number, so the sequence has no holes; what has a number is never given up (ADR 0012).
 """
 
 import asyncio
