@@ -13,11 +13,17 @@ from agent.core import Core
 from agent.effects import Effect, Phase
 from agent.identity import Identity
 from agent.link import Link, Token
+from agent.network import words
+from agent.network.carriers import Carriers
+from agent.network.findings import Finding, Observation, classify
+from agent.network.route import Carrier, Route
+from agent.network.settings import Settings
 from agent.outbox import Entry, Outbox
 from agent.wire import messages, topics
 from agent.wire.messages import Heartbeat, Hello, Live, Message, Up
 
 MAX_SLEEP_S = 1.0  # the loop's clock stops while the machine sleeps, the boot clock does not
+_IN_TIME = 0.9  # of the core's deadline: an attempt says what is wrong before it is given up
 _HELLO = "hello"  # the token of hello; entries have their number
 
 log = logging.getLogger(__name__)
@@ -35,6 +41,7 @@ class Owner(Protocol):
     def next_frame(self) -> bytes | None: ...
     def changed(self, phase: Phase, reason: str) -> None: ...
     def renamed(self) -> None: ...
+    def carrier_worked(self, carrier: Carrier) -> None: ...
 
 
 class Connection:
@@ -48,7 +55,13 @@ class Connection:
         outbox: Outbox,
         owner: Owner,
         timing: core.Timing | None = None,
+        settings: Settings | None = None,
+        carriers: Carriers | None = None,
     ) -> None:
+        self.finding: Finding | None = None  # why there is no connection, or ended; None: not known
+        self._settings = settings or Settings()
+        self._carriers = carriers or Carriers()
+        self._tried = 0  # number of the access server of the last attempt
         self._identity = identity
         self._context = identity.tls_context()
         self._clock = clock
@@ -85,12 +98,28 @@ class Connection:
     @property
     def reason(self) -> str:
         """Why there is no connection, or why the last one ended."""
-        return self._core.reason
+        return words.tell(self.finding) if self.finding else self._core.reason
 
     @property
     def server(self) -> str:
         """The access server in use or tried next, as `host:port`."""
         return str(self._identity.servers[self._core.server])
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries MQTT now, or will at the next attempt."""
+        return self._carriers.choose(self._tried if self.online else self._core.server)
+
+    @property
+    def keepalive_s(self) -> float:
+        return self._core.keepalive.every
+
+    def use(self, settings: Settings) -> None:
+        """Go by these from now on; another proxy is tried at once."""
+        before, self._settings = self._settings, settings
+        if before.proxy != settings.proxy and self._core.phase is not Phase.IDLE:
+            now = self._clock.now()
+            self._do(self._core.reconnect(now, "settings changed") + self._core.hurry(now))
 
     def start(self) -> None:
         self._do(self._core.start(self._clock.now()))
@@ -118,12 +147,17 @@ class Connection:
         self._do(self._core.dialled(self._clock.now()))
 
     def accepted(self) -> None:
+        self.finding = None
+        news = self._carriers.worked(self._tried)
+        if news is not None:
+            self._owner.carrier_worked(news)
         self._do(self._core.accepted(self._clock.now()))
 
     def subscribed(self) -> None:
         self._do(self._core.subscribed(self._clock.now()))
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, seen: Observation | None = None) -> None:
+        self._blame(seen)
         self._do(self._core.lost(self._clock.now(), reason))
 
     def heard(self) -> None:
@@ -198,9 +232,10 @@ class Connection:
     def _connect(self, effect: Effect) -> None:
         match effect:
             case effects.Dial(server):
-                self._link.dial(self._identity.servers[server], self._context, self._timing.dial)
-            case effects.Hangup(reason):
+                self._dial(server)
+            case effects.Hangup(reason, late):
                 log.info("hanging up: %s", reason)
+                self._blame(self._link.overdue() if late else None)
                 self._link.hang_up()
             case effects.Subscribe(topic_filter):
                 self._link.subscribe(topic_filter)
@@ -212,6 +247,21 @@ class Connection:
             case effects.Changed(phase, reason):
                 self._link.stream(self._core.connected)
                 self._owner.changed(phase, reason)
+
+    def _dial(self, server: int) -> None:
+        self._tried = server
+        route = Route(
+            self._identity.servers[server], self._carriers.choose(server), self._settings.proxy
+        )
+        self._link.dial(route, self._context, self._timing.dial * _IN_TIME)
+
+    def _blame(self, seen: Observation | None) -> None:
+        """An attempt, or a connection, ended: what does it say, and what to try next?"""
+        if seen is None:
+            self.finding = None
+            return
+        self._carriers.failed(self._tried, seen.stage, seen.failure)
+        self.finding = classify(seen)
 
     def _publish(self, message: Up, token: Token | None) -> None:
         payload = messages.encode(message)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 
 from agent import effects
 from agent.effects import Effect, Phase
+from agent.network.keepalive import Keepalive
 from agent.outbox import Entry
 from agent.wire import messages, topics
 from agent.wire.messages import Message, MessageError, Rate, Welcome
@@ -54,7 +55,7 @@ class Timing:
     dial: float = 8.0  # name, TCP and TLS together
     handshake: float = 5.0  # CONNACK, and again for SUBACK
     welcome: float = 5.0  # after the PUBACK of hello
-    ping: float = 10.0
+    ping: float = 10.0  # to begin with: see agent.network.keepalive
     silence: float = 15.0
     heartbeat: float = 10.0
     back_off: float = 1.0
@@ -101,6 +102,7 @@ class Core:
         self._device = device
         self._servers = servers
         self._t = timing or Timing()
+        self.keepalive = Keepalive(self._t.ping)
         self._jitter = jitter or random.SystemRandom()
         self._failures = 0
         self._connection = 0
@@ -108,6 +110,7 @@ class Core:
         self._heard = 0.0
         self._ping_due = 0.0
         self._ping_sent: float | None = None
+        self._ping_quiet = 0.0  # how long nothing had come then
         self._heartbeat_due = 0.0
         self._progress = 0.0  # last PUBACK, or last time the window was empty
         self._live_until = 0.0
@@ -147,6 +150,13 @@ class Core:
     def reconnect(self, now: float, reason: str) -> list[Effect]:
         """Drop the connection and make another."""
         self._break(now, reason, hang_up=True)
+        return self._take()
+
+    def hurry(self, now: float) -> list[Effect]:
+        """Try again at once: what kept the connection from being made may be gone."""
+        if self.phase is Phase.WAITING:
+            self._failures = 0
+            self._dial(now)
         return self._take()
 
     def tick(self, now: float) -> list[Effect]:
@@ -191,7 +201,7 @@ class Core:
             self._flow = _Flow(newest=self._flow.newest)
             self._connection += 1
             self._heard = self._progress = now
-            self._ping_due = now + self._t.ping
+            self._ping_due = now + self.keepalive.every
             self._ping_sent = None
             self._heartbeat_due = now
             self._effects.append(effects.Greet())
@@ -310,13 +320,15 @@ class Core:
         self._effects.append(effects.Dial(self.server))
         self._enter(now, Phase.DIALLING, "", deadline=self._t.dial)
 
-    def _break(self, now: float, reason: str, *, hang_up: bool) -> None:
+    def _break(self, now: float, reason: str, *, hang_up: bool, late: bool = False) -> None:
         if self.phase in (Phase.IDLE, Phase.WAITING):
             return
         if self.connected and now - self.since >= self._t.lasting:
             self._failures = 0
+        if self.connected:
+            self.keepalive.ended((self._ping_sent or now) - self.since, self._quiet())
         if hang_up:
-            self._effects.append(effects.Hangup(reason))
+            self._effects.append(effects.Hangup(reason, late))
         ceiling = min(self._t.back_off_cap, self._t.back_off * 2 ** min(self._failures, 16))
         self._failures += 1
         self.server = (self.server + 1) % self._servers
@@ -325,6 +337,10 @@ class Core:
         self._flow = _Flow(newest=self._flow.newest)
         self._enter(now, Phase.WAITING, reason, deadline=self._jitter.uniform(0, ceiling))
 
+    def _quiet(self) -> float | None:
+        """How long nothing had come when the ping left that the link broke on; None without one."""
+        return None if self._ping_sent is None else self._ping_quiet
+
     def _late(self, now: float) -> None:
         """The phase's deadline passed."""
         if self.phase is Phase.WAITING:
@@ -332,7 +348,7 @@ class Core:
         elif self.phase is Phase.GREETING:
             self._open(now)  # the portal decided on hello and said nothing: go on without its mark
         else:
-            self._break(now, f"{self.phase} took too long", hang_up=True)
+            self._break(now, f"{self.phase} took too long", hang_up=True, late=True)
 
     def _watch_link(self, now: float) -> None:
         # Compared as `next_deadline` computes it, or rounding would make the timer spin.
@@ -344,9 +360,10 @@ class Core:
         elif now >= self._ping_due and self._ping_sent is None:
             self._effects.append(effects.Ping())
             self._ping_sent = now
-            self._ping_due = now + self._t.ping
+            self._ping_quiet = now - self._heard
+            self._ping_due = now + self.keepalive.every
         elif now >= self._ping_due:
-            self._ping_due = now + self._t.ping
+            self._ping_due = now + self.keepalive.every
 
     def _timely(self, now: float) -> None:
         if now >= self._heartbeat_due:

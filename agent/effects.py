@@ -26,9 +26,10 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """Close the connection. `reason` is for the log."""
+    """Close the connection. `reason` is for the log; `late`: it took too long to make."""
 
     reason: str
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

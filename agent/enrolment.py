@@ -1,13 +1,12 @@
 """First contact: show the claim over HTTPS, take the identity (R-CON-2).
 
-The server is believed only under the anchors of the provisioning bundle; proxies and trust stores
-of the environment are not looked at.
+The server is believed only under the anchors of the provisioning bundle; trust stores and proxies
+of the environment are not looked at. A proxy is what the site set at the panel, and nothing else.
 """
 
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,14 @@ from agent import identity
 from agent.errors import EnrolmentRefused, NetworkError
 from agent.i18n import _
 from agent.identity import Identity, Provision
+from agent.network import settings, words
+from agent.network.findings import classify
+from agent.network.journey import AS_ANYBODY, Astray, Journey
+from agent.network.route import Route
+from agent.network.settings import Proxy
 
 DEADLINE_S = 20.0
+DIAGNOSE_S = 8.0
 MAX_ANSWER = 64 * 1024
 AGAIN_S = (1.0, 30.0)  # first and longest pause after a failure of the network
 REFUSED_AGAIN_S = 60.0  # somebody may put the claim right at the vendor
@@ -43,7 +48,7 @@ async def enrol(state: Path) -> Identity:
     known = identity.load(state)
     if known is not None:
         return known
-    status, body = await _post(provision, identity.claim(state, provision))
+    status, body = await _post(state, provision, identity.claim(state, provision))
     if status == 200:
         return identity.accept(state, provision, body)
     if status == 429 or status >= 500:
@@ -73,7 +78,8 @@ async def until_enrolled(state: Path, trouble: Callable[[str], None]) -> Identit
             return known
 
 
-async def _post(provision: Provision, body: bytes) -> tuple[int, bytes]:
+async def _post(state: Path, provision: Provision, body: bytes) -> tuple[int, bytes]:
+    proxy = settings.load(state).proxy
     host, port = provision.enrol.host, provision.enrol.port
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}/enrol/v1"
     try:
@@ -81,6 +87,7 @@ async def _post(provision: Provision, body: bytes) -> tuple[int, bytes]:
             asyncio.timeout(DEADLINE_S),
             httpx.AsyncClient(
                 verify=identity.pinned_context(provision.anchors),
+                proxy=_proxy(proxy),
                 trust_env=False,
                 follow_redirects=False,
                 timeout=10.0,
@@ -96,19 +103,29 @@ async def _post(provision: Provision, body: bytes) -> tuple[int, bytes]:
                     raise EnrolmentRefused(_("The server's answer is too long."))
             return answer.status_code, bytes(received)
     except (httpx.HTTPError, TimeoutError) as error:
-        raise NetworkError(_diagnose(error, f"{host}:{port}")) from error
+        known = await asyncio.to_thread(_diagnose, provision, proxy)
+        raise NetworkError(known or _unexplained(error, f"{host}:{port}")) from error
 
 
-def _diagnose(error: BaseException, server: str) -> str:
-    """What is wrong, in words that tell hospital IT where to look (R-CON-7)."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _(
-                "{server} shows a certificate that this injector does not trust ({error}): "
-                "exempt it from TLS inspection, and check the injector's date."
-            ).format(server=server, error=cause.verify_message)
-        cause = cause.__cause__ or cause.__context__
+def _proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    if proxy is None:
+        return None
+    auth = None if proxy.user is None else (proxy.user, proxy.password or "")
+    return httpx.Proxy(f"http://{proxy}", auth=auth)
+
+
+def _diagnose(provision: Provision, proxy: Proxy | None) -> str:
+    """What is wrong on the way and where to look (R-CON-7); "" if nothing is wrong now."""
+    context = identity.pinned_context(provision.anchors)
+    route = Route(provision.enrol, proxy=proxy)
+    try:
+        Journey(route, context, DIAGNOSE_S, alpn=AS_ANYBODY).travel().close()
+    except Astray as error:
+        return words.tell(classify(error.observation))
+    return ""
+
+
+def _unexplained(error: Exception, server: str) -> str:
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return _("{server} does not answer: check that the firewall lets it through.").format(
             server=server

@@ -15,6 +15,7 @@ little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken.
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -24,7 +25,10 @@ from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 
 from agent.dial import Dial
 from agent.i18n import _
-from agent.identity import Server
+from agent.network import words
+from agent.network.findings import Failure, Observation, classify
+from agent.network.journey import Ready
+from agent.network.route import Route, Stage
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
 
@@ -35,6 +39,8 @@ FRAMES = 16  # stream frames, likewise
 
 Token = object
 
+_ALERT = re.compile(r"\[SSL: ([A-Z0-9_]*ALERT[A-Z0-9_]*)\]")
+
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +50,7 @@ class Events(Protocol):
     def dialled(self) -> None: ...
     def accepted(self) -> None: ...
     def subscribed(self) -> None: ...
-    def lost(self, reason: str) -> None: ...
+    def lost(self, reason: str, seen: Observation | None = None) -> None: ...
     def heard(self) -> None: ...
     def pong(self) -> None: ...
     def acknowledged(self, token: Token) -> None: ...
@@ -54,13 +60,17 @@ class Events(Protocol):
 class Client(paho.Client):
     """paho's client over a socket that is already connected, with pings in our hands."""
 
-    def __init__(self, device: str, ready: ssl.SSLSocket, on_pong: Callable[[], None]) -> None:
+    def __init__(
+        self, device: str, route: Route, ready: Ready, on_pong: Callable[[], None]
+    ) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=device,
             clean_session=True,
             reconnect_on_failure=False,
         )
+        self.route = route
+        self.accepted = False
         self._ready: Any = ready
         self._on_pong = on_pong
         self.trouble = ""  # paho says only in its log what went wrong with the socket
@@ -88,6 +98,19 @@ class Client(paho.Client):
         """Bytes of the packet that is being read."""
         return int(self._in_packet["remaining_length"])
 
+    def seen(self, failure: Failure, detail: str = "") -> Observation:
+        """How this connection ends."""
+        alert = _ALERT.search(self.trouble)
+        return Observation(
+            stage=Stage.LINK if self.accepted else Stage.MQTT,
+            failure=Failure.ALERT if alert else failure,
+            server=str(self.route.server),
+            proxy=str(self.route.proxy or ""),
+            carrier=self.route.carrier,
+            alert=alert[1] if alert else "",
+            detail=detail,
+        )
+
 
 class Link:
     """At most one connection. `next_frame` is the source of stream frames."""
@@ -106,16 +129,21 @@ class Link:
 
     # --- what the core asks for ------------------------------------------------------------------
 
-    def dial(self, server: Server, context: ssl.SSLContext, timeout_s: float) -> None:
+    def dial(self, route: Route, context: ssl.SSLContext, timeout_s: float) -> None:
         """Connect. `dialled`, `accepted` or `lost` follow."""
         self.hang_up()
         if self._dialling is not None and self._dialling.alive:
             # A name server that never answers holds the thread; another would be held as well.
-            self._loop.call_soon(
-                self._events.lost, _("looking up {server} takes too long").format(server=server)
-            )
+            seen = self._dialling.late()
+            self._loop.call_soon(self._events.lost, words.tell(classify(seen)), seen)
             return
-        self._dialling = Dial(self._loop, server, context, timeout_s, self._dialled)
+        self._dialling = Dial(self._loop, route, context, timeout_s, self._dialled)
+
+    def overdue(self) -> Observation | None:
+        """What is known of a connection that is being made and takes too long."""
+        if self._client is not None:
+            return None if self._client.accepted else self._client.seen(Failure.TIMEOUT)
+        return self._dialling.late() if self._dialling is not None else None
 
     def hang_up(self) -> None:
         """Drop the connection without a word; no event follows."""
@@ -172,16 +200,17 @@ class Link:
 
     # --- connecting ------------------------------------------------------------------------------
 
-    def _dialled(self, dial: Dial, ready: ssl.SSLSocket | None, reason: str) -> None:
+    def _dialled(self, dial: Dial, ready: Ready | None, seen: Observation | None) -> None:
         if dial is not self._dialling or dial.abandoned:
             if ready is not None:
                 ready.close()
             return
         self._dialling = None
         if ready is None:
-            self._events.lost(reason)
+            reason = words.tell(classify(seen)) if seen is not None else ""
+            self._events.lost(reason, seen)
             return
-        client = Client(self._device, ready, self._events.pong)
+        client = Client(self._device, dial.route, ready, self._events.pong)
         self._client = client
         client.on_log = client.on_trouble
         client.on_connect = self._on_connect
@@ -194,7 +223,11 @@ class Link:
         client.on_socket_register_write = self._on_register_write
         client.on_socket_unregister_write = self._on_unregister_write
         self._events.dialled()
-        client.connect(dial.server.host, dial.server.port, keepalive=KEEPALIVE_S)
+        server = dial.route.server
+        client.connect(server.host, server.port, keepalive=KEEPALIVE_S)
+
+    def _is_ours(self, client: Any) -> bool:
+        return client is self._client
 
     # --- paho's callbacks ------------------------------------------------------------------------
 
@@ -211,11 +244,13 @@ class Link:
         self._loop.remove_writer(sock.fileno())
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
-        if client is not self._client:
+        if not self._is_ours(client):
             return
         if code.is_failure:
-            self._lost(_("the server refused the connection: {code}").format(code=code))
+            seen = client.seen(Failure.CODE, str(code))
+            self._lost(words.tell(classify(seen)), seen)
         else:
+            client.accepted = True
             self._events.accepted()
 
     def _on_subscribe(self, client: Any, _data: Any, _mid: int, codes: Any, _p: Any) -> None:
@@ -227,9 +262,9 @@ class Link:
             self._events.subscribed()
 
     def _on_disconnect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
-        why = client.trouble or code
-        if client is self._client:
-            self._lost(_("the connection ended: {why}").format(why=why))
+        if self._is_ours(client):
+            seen = client.seen(Failure.CUT, client.trouble or str(code))
+            self._lost(words.tell(classify(seen)), seen)
 
     def _on_publish(self, client: Any, _data: Any, mid: int, _code: Any, _p: Any) -> None:
         # At QoS 0 this says that the packet was written, and there is no token.
@@ -240,9 +275,9 @@ class Link:
         if client is self._client:
             self._events.received(message.topic, bytes(message.payload))
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, seen: Observation | None = None) -> None:
         self.hang_up()
-        self._events.lost(reason)
+        self._events.lost(reason, seen)
 
     # --- the socket ------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ import msgspec
 
 from agent import control, i18n, logs, posix
 from agent.drivers import Fault
-from agent.errors import AgentError, ControlError, StateError
+from agent.errors import AgentError, ControlError, NotRunning, StateError
 from agent.i18n import _
 
 if TYPE_CHECKING:
@@ -248,6 +248,46 @@ def remote(state: Path, switch: str, pin: str | None) -> dict[str, Any]:
 def pin(state: Path, approver: int, pin: str) -> dict[str, Any]:
     """Set the PIN of an approver, who is known by number alone. The agent must run."""
     return control.call(state, "pin-set", approver=approver, pin=pin)
+
+
+@main.command()
+@click.argument("address", required=False, metavar="[HOST:PORT|off]")
+@click.option("--user", help="For a proxy that asks; the password is read from the terminal.")
+@_state
+@_output
+@_command
+def proxy(state: Path, address: str | None, user: str | None) -> dict[str, Any]:
+    """Show the site's proxy, set it, or do without one. The password is never shown.
+
+    It works whether or not the agent runs. The password is read without being shown, or as the
+    first line of standard input where that is no terminal.
+    """
+    if address is None:
+        return _network(state, {})
+    change: dict[str, Any] = {"proxy": None if address == "off" else address}
+    if user is not None:
+        change |= {"user": user, "password": _secret(_("Password of the proxy"))}
+    return _network(state, change)
+
+
+def _network(state: Path, change: dict[str, Any]) -> dict[str, Any]:
+    """Through the agent where one runs, so that it goes by it at once; else in its file."""
+    from agent.network import settings
+
+    try:
+        return control.call(state, "network-set" if change else "network", **change)
+    except NotRunning:
+        posix.check_private_dir(state)
+        new = settings.changed(settings.load(state), change)
+        if change:
+            settings.save(state, new)
+        return new.shown()
+
+
+def _secret(prompt: str) -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt(prompt, hide_input=True, err=True))
+    return sys.stdin.readline(1024).rstrip("\r\n")
 
 
 @main.group()

@@ -50,6 +50,9 @@ from agent.hooks import Hooks
 from agent.i18n import _
 from agent.identity import Identity
 from agent.inbox import Inbox
+from agent.network import carriers
+from agent.network.route import Carrier
+from agent.network.site import Site
 from agent.outbox import Outbox
 from agent.room import Reserve, Room
 from agent.sampling import Sampler
@@ -107,6 +110,8 @@ class Agent(Hooks):
         self._room: Room | None = None
         self._sampler = Sampler(self.driver, self.clock, self.emit, self._own_metrics)
         self._inbox = Inbox(self)
+        self._site = Site(state, self.control, self._network_changed)
+        self._carriers = carriers.Carriers()
         self._group = asyncio.TaskGroup()
         self._clinical = self.driver.state
         self._was_online = False
@@ -224,6 +229,7 @@ class Agent(Hooks):
             told = False
             try:
                 async with self._group:
+                    self._site.open()
                     self.control.register("status", lambda args: self.status())
                     self.control.register("simulate", self._simulate)
                     self.spawn(self.control.serve(self.state_dir / SOCKET), name="control")
@@ -240,6 +246,8 @@ class Agent(Hooks):
         """Everything that comes before the first connection."""
         floor = await self.store.write(lambda db: int(get_meta(db, "clock_floor") or 0))
         self.clock.keep_floor(floor, self._keep_floor)
+        kept = await self.store.write(lambda db: str(get_meta(db, "carrier") or ""))
+        self._carriers.recall(kept, self.clock.wall_ms())
         self.outbox = Outbox(self.store, self.clock)
         await self.outbox.open()
         vitals = self._vitals = Vitals(self.store, self.clock, lambda: self._connection)
@@ -269,6 +277,8 @@ class Agent(Hooks):
             outbox=self.outbox,
             owner=self,
             timing=self._timing,
+            settings=self._site.settings,
+            carriers=self._carriers,
         )
         self._connection.start()
 
@@ -335,6 +345,9 @@ class Agent(Hooks):
             "device": self.device,
             "serial": self.identity.provision.serial,
             "access_server": connection.server,
+            "carrier": connection.carrier.value,
+            "keepalive_s": connection.keepalive_s,
+            "finding": connection.finding.code.value if connection.finding else None,
             "rtt_ms": connection.rtt_ms,
             "outbox_depth": self.outbox.depth,
             "outbox_shed": dict(self.outbox.shed),
@@ -415,7 +428,17 @@ class Agent(Hooks):
             "outbox:rename", actor="agent", outcome=Outcome.ALLOWED, reason="older_than_portal"
         )
 
+    def carrier_worked(self, carrier: Carrier) -> None:
+        kept = carriers.keep(carrier, self.clock.wall_ms())
+        self.store.write(lambda db: set_meta(db, "carrier", kept))
+
     # --- inside ----------------------------------------------------------------------------------
+
+    def _network_changed(self) -> None:
+        """The site set its proxy or cap. What was set stays here (R-PRV-2)."""
+        if self._connection is not None:
+            self.record("network:change", actor="panel", outcome=Outcome.ALLOWED)
+            self._connection.use(self._site.settings)
 
     def _stamp(self) -> dict[str, Any]:
         return {

@@ -15,9 +15,12 @@ peer stops at the window. Towards the peer: a socket is read only into what the 
 Streams of a session, sessions, and the time to connect have limits.
 
 `pause` (the injector is in use) lets no byte through either way and opens no socket; what is on its
-way waits within the window. `deactivate` cuts every socket at once. When the link is lost, what was
-on the way is lost with it: every stream is reset, and the specialist's program opens new ones in
-the same session. Resumption comes later; frames are kept for it already.
+way waits within the window. `deactivate` cuts every socket at once.
+
+A lost link loses nothing: streams stand still, their sockets stay open, and when the link is back
+the mux asks for what was on the way (R-CON-5). A stream whose other end does not answer for five
+minutes is reset; the rest of the session goes on. An agent that starts again has no keys and no
+sessions.
 
 Across sessions frames go out in turns, control and interactive before bulk, one at a time as the
 link asks for them; files (diagnostics bundles) are bulk and stand still in `armed injecting hold`.
@@ -45,6 +48,7 @@ from agent.wire.mux import (
     Reset,
     ResetCode,
 )
+from agent.wire.patience import Patience
 from agent.wire.seal import Seal
 
 if TYPE_CHECKING:
@@ -207,6 +211,15 @@ class Channel:
     bytes_down: int = 0
     faults: int = 0  # frames that were not taken
 
+    def __post_init__(self) -> None:
+        self.patience = Patience(self.mux)
+
+    def cut(self, stream: int) -> None:
+        self.mux.reset(stream, ResetCode.GAP)
+        self.held = [opened for opened in self.held if opened.stream != stream]
+        if (pipe := self.pipes.get(stream)) is not None:
+            pipe.abort()
+
 
 @dataclass(eq=False)
 class FileChannel:
@@ -218,6 +231,9 @@ class FileChannel:
     done: Callable[[bool], None]
     paused: bool = False
     open: dict[int, BinaryIO] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.patience = Patience(self.mux)
 
     def event(self, event: Event) -> None:
         stream = event.stream
@@ -240,13 +256,17 @@ class FileChannel:
 
     def reset(self) -> None:
         for stream in list(self.open):
-            self.mux.reset(stream)
-            self._close(stream)
+            self.cut(stream)
+
+    def cut(self, stream: int) -> None:
+        self.mux.reset(stream)
+        self._close(stream)
 
     def _opened(self, event: Opened) -> None:
         if event.service != self.service:
             self.mux.reset(event.stream, ResetCode.REFUSED)
             return
+        self.reset()  # a new attempt: nobody is left who takes the last one
         try:
             self.open[event.stream] = self.path.open("rb")
         except OSError:
@@ -283,6 +303,7 @@ class Streams:
         self._channels: dict[bytes, Channel] = {}
         self._files: dict[bytes, FileChannel] = {}
         self._turns: deque[Channel | FileChannel] = deque()
+        self._is_online = False
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -388,26 +409,28 @@ class Streams:
             for _turn in range(len(self._turns)):
                 channel = self._turns[0]
                 self._turns.rotate(-1)
-                if channel.paused:
-                    continue
                 channel.mux.hold_bulk = hold_bulk
+                channel.mux.hold_data = channel.paused
                 if (frame := channel.mux.next_frame()) is not None:
                     return frame
         return None
 
     def online(self, online: bool) -> None:
-        """The link came or went. What was on it when it went is lost, and so are the streams."""
+        """The link came or went. What was on it when it went is asked for when it is back."""
+        self._is_online = online
         if online:
+            for channel in self._turns:
+                channel.mux.resume()
             self._ready()
-            return
-        for channel in self._channels.values():
-            channel.held.clear()
-            for stream in channel.mux.streams:
-                channel.mux.reset(stream)
-            for pipe in list(channel.pipes.values()):
-                pipe.abort()
-        for served in self._files.values():
-            served.reset()
+
+    def tick(self, now: float) -> None:
+        """Ask again those who did not answer, and give them up in the end. `now` in seconds of the
+        boot clock."""
+        for channel in self._turns:
+            for stream in channel.patience.look(now, connected=self._is_online):
+                log.info("a stream is given up: nobody answers")
+                channel.cut(stream)
+        self._ready()
 
     async def close(self) -> None:
         """The agent stops."""
@@ -478,5 +501,6 @@ def install(agent: "Agent") -> None:
     agent.on_frame(streams.receive)
     agent.stream_source(streams.next_frame)
     agent.on_online(streams.online)
+    agent.on_tick(streams.tick)
     agent.on_clinical_state(streams.clinical_state)
     agent.on_stop(streams.close)

@@ -97,11 +97,20 @@ class Authority:
         self.server = self._server()
 
     def _server(self) -> Issued:
+        return self.server_at(-5 * MINUTE)
+
+    def server_at(self, starts: dt.timedelta) -> Issued:
+        """A server certificate of this authority whose 30 days begin so long from now."""
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
         return _issue(
-            _name("localhost"), names, ExtendedKeyUsageOID.SERVER_AUTH, self.server_ca, chain=()
+            _name("localhost"),
+            names,
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            self.server_ca,
+            chain=(),
+            starts=starts,
         )
 
     def device(

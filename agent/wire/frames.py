@@ -4,9 +4,10 @@
     version type   reserved  session          stream    number             offset           payload
     u8      u8     u16 (0)   16 bytes         u32       u64                u64              sealed
 
-`number` counts the frames of one direction of one stream from 0 and never repeats: with `stream` it
-is the nonce. `offset` is the position in the byte stream of the first byte of a DATA frame, the end
-position of an EOF, and 0 elsewhere. The hub reads only the header; integers are big-endian.
+`number` counts the frames of one direction of one stream from 0 (RESUME from 2^63) and never
+repeats: with `stream` it is the nonce. `offset` is the position in the byte stream of the first
+byte of a DATA frame, the end position of an EOF, and 0 elsewhere. The hub reads only the header;
+integers are big-endian.
 """
 
 import struct
@@ -27,7 +28,7 @@ class FrameType(IntEnum):
     CREDIT = 4
     EOF = 5
     RESET = 6
-    RESUME = 7  # reserved: refused until resumption is specified
+    RESUME = 7
 
 
 class FrameError(ValueError):

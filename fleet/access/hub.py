@@ -8,7 +8,11 @@ client that lets that fill up is cut, as the alternative is to stall everybody o
 Two doors. A device's frames are taken only for a session of that device. A client's frames are
 taken only with its own session's id, and only while the channel is open. One session may have
 several clients: a stream belongs to the client that wrote on it first, and frames of a stream that
-nobody has go to the client that came last.
+nobody has go to the client that came last. When a client's link breaks its websocket may look
+alive for a while; so OPEN and RESUME, which only the process sends whose stream it is, move the
+stream to where they come from, and a client whose last stream is moved away is closed.
+
+What cannot be passed on is dropped: the ends notice, and send it again when the link is back.
 
 An execution's bundle comes the same way; its receiver registers as a sink under the execution's id.
 """
@@ -18,13 +22,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent.wire.frames import HEADER, MAX_FRAME, TAG, VERSION
+from agent.wire.frames import HEADER, MAX_FRAME, TAG, VERSION, FrameType
 from fleet.core import ports
 
 MAX_QUEUED = 8 * 1024 * 1024  # bytes waiting for one client
 MAX_CLIENTS = 8  # of one session
 MAX_STREAMS = 256  # remembered of one client; the device allows far fewer at a time
+REPLACED = 4410
 _MIN_FRAME = HEADER.size + TAG
+_MOVES = (FrameType.OPEN, FrameType.RESUME)
 
 
 class Sink(Protocol):
@@ -171,7 +177,11 @@ class Hub:
         owner = channel.owners.get(stream)
         if owner is not client:
             if owner is not None:
-                return True  # somebody else's stream: not for this one to write on
+                if frame[1] not in _MOVES:
+                    return True  # somebody else's stream: not for this one to write on
+                owner.streams.discard(stream)
+                if not owner.streams:
+                    owner.close(REPLACED)
             if len(client.streams) >= MAX_STREAMS:
                 _forget_oldest(channel, client)
             channel.owners[stream] = client

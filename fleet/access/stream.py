@@ -6,8 +6,9 @@ Binary messages both ways, one frame each. Closed with
 
     4400  what came is no frame of ours        4408  frames wait and are not taken
     4401  not signed in                        4409  the session is not active, or not any more
-    4403  not your session, or another origin  4429  too many connections to this session
-    4404  there is no such session for you    1013  the database is away: try again
+    4403  not your session, or another origin  4410  another connection has taken its streams
+    4404  there is no such session for you    4429  too many connections to this session
+    1013  the database is away: try again
 
 While it is open, the right to it is asked again every `RECHECK_S`, and bytes are counted in the
 session's row; an end known to this process closes it at once.

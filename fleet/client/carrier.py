@@ -1,8 +1,9 @@
 """Streams over a websocket: moves bytes between a Mux and asyncio, and nothing else.
 
-A Carrier outlives its websocket. When one breaks, every stream of it is reset (until RESUME
-exists) and the next one carries new streams. All queues are bounded by the mux's credit: a reader
-that stops leaves at most one window of bytes here, a writer waits for credit.
+A Carrier outlives its websocket: when one breaks, its streams stand still until the next one is
+attached and go on there (R-CON-5); one whose end at the injector does not answer is given up in the
+end. All queues are bounded by the mux's credit: a reader that stops leaves at most one window of
+bytes here, a writer waits for credit.
 """
 
 import asyncio
@@ -15,10 +16,13 @@ from websockets.exceptions import ConnectionClosed
 
 from agent.wire import mux as wire
 from agent.wire.mux import Mux, MuxError, ResetCode
+from agent.wire.patience import Patience
 from agent.wire.seal import Seal
 from fleet.client.errors import ClientError, Exit
 
 OPEN_S = 15.0  # how long the injector may take to accept a stream
+_ASK_S = 3.0  # an OPEN without an answer may have been lost
+_LOOK_S = 1.0
 _COUNT_BITS = 16
 
 
@@ -68,7 +72,12 @@ class Stream:
         async with asyncio.timeout(OPEN_S):
             while not self._accepted:
                 self._raise_if_reset()
-                await self._wait(self._credit)
+                try:
+                    async with asyncio.timeout(_ASK_S):
+                        await self._wait(self._credit)
+                except TimeoutError:
+                    self._carrier.mux.ask(self.id)
+                    self._carrier.wake()
 
     async def read(self) -> bytes:
         """The next bytes, or nothing at the end. Raises StreamReset. Call used() afterwards."""
@@ -129,6 +138,7 @@ class Carrier:
 
     def __init__(self, seal: Seal, take_epoch: Callable[[], int]) -> None:
         self.mux = Mux(seal)
+        self._patience = Patience(self.mux)
         self.dropped = 0  # frames that were not taken
         self._take_epoch = take_epoch
         self._epoch = 0
@@ -153,8 +163,6 @@ class Carrier:
 
     async def open(self, service: str, *, bulk: bool = False) -> Stream:
         """A stream that the injector has accepted. Raises StreamReset, ClientError."""
-        if not self._attached:
-            raise StreamReset(ResetCode.GAP)
         stream = Stream(self, self._next_number())
         try:
             self.mux.open(stream.id, service, bulk)
@@ -185,8 +193,9 @@ class Carrier:
         self._streams.pop(stream.id, None)
 
     async def attach(self, websocket: ClientConnection) -> None:
-        """Carry frames until the websocket closes; then every stream is reset."""
+        """Carry frames until the websocket closes; what it lost is asked for on the next one."""
         self._attached = True
+        self.mux.resume()
         self.wake()
         try:
             async with asyncio.TaskGroup() as group:
@@ -195,11 +204,17 @@ class Carrier:
                 sender.cancel()
         finally:
             self._attached = False
-            for id in self.mux.streams:
+
+    async def watch(self) -> None:
+        """Until cancelled: give up what has stood still for too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for id in self._patience.look(loop.time(), connected=self._attached):
                 self.mux.reset(id, ResetCode.GAP)
-            streams, self._streams = self._streams, {}
-            for id, stream in streams.items():
-                stream.heard(wire.Reset(id, ResetCode.GAP, by_peer=False))
+                if (stream := self._streams.pop(id, None)) is not None:
+                    stream.heard(wire.Reset(id, ResetCode.GAP, by_peer=False))
+            self.wake()
 
     async def _receive_all(self, websocket: ClientConnection) -> None:
         try:

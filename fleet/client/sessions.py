@@ -233,7 +233,7 @@ def _open(portal: Portal, mine: Profile, target: str, service: str) -> tuple[Car
     )
 
     def carrying(ready: Callable[[], None]) -> Any:
-        return carry(portal, session, carrier, ready)
+        return carry(portal, session, carrier, output.note, ready)
 
     return carrier, carrying
 

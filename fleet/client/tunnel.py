@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from agent.wire.frames import MAX_FRAME
+from agent.wire.patience import RESUME_S
 from fleet.client import words
 from fleet.client.carrier import Carrier, Stream, StreamReset
 from fleet.client.errors import ClientError, NotAllowed, NotFound, SessionOver, Unreachable
@@ -23,7 +24,8 @@ Carrying = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 E = TypeVar("E", bound=BaseException)
 
 CHUNK = 256 * 1024  # bytes read from a local socket at a time, at most
-AWAY_S = 30.0  # how long the portal may be unreachable before the command gives up
+AWAY_S = 30.0  # how long the portal may be unreachable before a command without streams gives up
+_SILENT_S = 2.0  # a shorter break is not worth a word
 _STEADY_S = 5.0  # a connection that lasted so long counts as good
 _MAX_DELAY_S = 5.0
 _GOODBYE_S = 2.0
@@ -35,12 +37,32 @@ _REFUSALS = {
 }
 
 
-async def carry(portal: Portal, session: str, carrier: Carrier, ready: Callable[[], None]) -> None:
+async def carry(
+    portal: Portal,
+    session: str,
+    carrier: Carrier,
+    say: Callable[[str], None],
+    ready: Callable[[], None],
+) -> None:
     """Hold the session's websocket; connect again when it breaks and the session is still active.
 
-    Never returns. Raises SessionOver, NotAllowed, NotFound, Unreachable.
+    Open streams go on over the next one. `say` tells the person of a break that they would notice.
+    Never returns. Raises a group with SessionOver, NotAllowed, NotFound or Unreachable.
     """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(carrier.watch())
+        await _hold(portal, session, carrier, say, ready)
+
+
+async def _hold(
+    portal: Portal,
+    session: str,
+    carrier: Carrier,
+    say: Callable[[str], None],
+    ready: Callable[[], None],
+) -> None:
     loop = asyncio.get_running_loop()
+    told = False
     good_at, delay_s = loop.time(), 0.2
     while True:
         started = loop.time()
@@ -60,6 +82,9 @@ async def carry(portal: Portal, session: str, carrier: Carrier, ready: Callable[
                 ping_timeout=15,
             ) as websocket:
                 ready()
+                if told:
+                    say("Connected again.")
+                    told = False
                 await carrier.attach(websocket)
                 close_code = websocket.close_code
         except (OSError, TimeoutError, WebSocketException) as error:
@@ -67,7 +92,11 @@ async def carry(portal: Portal, session: str, carrier: Carrier, ready: Callable[
         if loop.time() - started > _STEADY_S:
             good_at, delay_s = loop.time(), 0.2
         await _judge(portal, session, close_code)
-        if loop.time() - good_at > AWAY_S:
+        away_s = loop.time() - good_at
+        if away_s > _SILENT_S and carrier.mux.streams and not told:
+            say(f"The connection is lost: {why}. Connecting again; nothing typed or sent is lost.")
+            told = True
+        if away_s > (RESUME_S if carrier.mux.streams else AWAY_S):
             raise Unreachable(
                 f"The connection to {portal.url} is lost: {why}. "
                 "The session may still be active: run the command again."

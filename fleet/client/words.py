@@ -47,7 +47,7 @@ RESETS: dict[ResetCode, str] = {
     ResetCode.REFUSED: "The session does not cover this service.",
     ResetCode.UNREACHABLE: "Nothing listens for this service at the injector.",
     ResetCode.BUSY: "Too many connections at once. Close one and try again.",
-    ResetCode.GAP: "Data was lost on the way. Connect again.",
+    ResetCode.GAP: "The connection was away for too long. Connect again.",
     ResetCode.SESSION_OVER: "The session is over.",
 }
 

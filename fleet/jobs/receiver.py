@@ -5,9 +5,12 @@ bundles; size, digest and content are checked, the draft is flushed to the disk 
 execution succeeds in the database, and only then is the last of it acknowledged to the device. So
 the device deletes its copy after ours is safe, and a crash anywhere before costs one more attempt.
 
+A link that breaks for less than SEND_S interrupts nothing: the device asks for what was lost when
+it is back, and this end asks when it hears nothing for ASK_S (R-CON-5).
+
 Every attempt uses a stream number of its own, so that no nonce is used twice under the same keys.
-What may be better the next time (a broken link, a busy device, silence) is tried again, when the
-device announces the bundle again or when the tick reminds. What would be the same the next time
+What may be better the next time (a device that stays away, is busy, is silent) is tried again, when
+the device announces the bundle again or when the tick reminds. What would be the same the next time
 (too large, another digest, content off-schema) fails the execution.
 """
 
@@ -38,7 +41,8 @@ MAX_TRANSFERS = 16
 MAX_WAITING = 2000  # executions known here; more wait for the tick
 # An injector that comes into use holds bulk back; longer than that, and the stream is opened again.
 SILENCE_S = 300.0
-SEND_S = 15.0  # for the device's connection to take a frame
+ASK_S = 20.0  # of silence: ask the device whether anything was lost
+SEND_S = 60.0  # for the device's connection to take a frame; a broken link is back within 30
 TRY_AGAIN_S = 30.0
 _MAX_QUEUED = 4 * 1024 * 1024  # bytes of frames not yet looked at; four times the window
 
@@ -69,14 +73,15 @@ class Transfer:
         self._frames: deque[bytes] = deque()
         self._queued = 0
         self._wake = asyncio.Event()
+        self._heard_at = 0.0  # loop time of the last frame that the device sealed
         self._size = 0
         self._digest = hashlib.sha256()
         self._held = 0  # bytes of the last chunk, not yet acknowledged
         self._mux = Mux(_seal(attempt), max_streams=1)
 
     def frame(self, frame: bytes) -> None:
-        """From the hub. What overflows is lost, and shows as a gap: an honest device has credit for
-        a quarter of it."""
+        """From the hub. What overflows is lost, and asked for again: an honest device has credit
+        for a quarter of it."""
         if self._queued + len(frame) <= _MAX_QUEUED:
             self._queued += len(frame)
             self._frames.append(frame)
@@ -86,6 +91,7 @@ class Transfer:
         """Write the bundle to the file. Raises BundleRefusedError, InterruptedTransferError."""
         stream = self._attempt.number
         self._hub.register(self._session, self)
+        self._heard_at = asyncio.get_running_loop().time()
         self._mux.open(stream, "bundle", bulk=True)
         self._mux.end(stream)
         await self._send()
@@ -110,11 +116,7 @@ class Transfer:
 
     async def _receive(self) -> bool:
         """Take what has arrived, waiting for something. True at the end of the bundle."""
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                await self._wake.wait()
-        except TimeoutError:
-            raise InterruptedTransferError("the device is silent") from None
+        await self._wait()
         self._wake.clear()
         ended = False
         while self._frames:
@@ -125,9 +127,24 @@ class Transfer:
             except MuxError as error:  # not of this stream's making: it changes nothing
                 log.info("execution %s: %s", self._attempt.execution, error)
                 continue
+            self._heard_at = asyncio.get_running_loop().time()
             for event in events:
                 ended = self._event(event) or ended
         return ended
+
+    async def _wait(self) -> None:
+        """For a frame. Raises InterruptedTransferError SILENCE_S after the last one."""
+        loop = asyncio.get_running_loop()
+        while not self._wake.is_set():
+            left = self._heard_at + SILENCE_S - loop.time()
+            if left <= 0:
+                raise InterruptedTransferError("the device is silent")
+            try:
+                async with asyncio.timeout(min(left, ASK_S)):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._mux.ask(self._attempt.number)
+                await self._send()
 
     def _event(self, event: Event) -> bool:
         if isinstance(event, Data):

@@ -240,7 +240,7 @@ async def test_the_environment_chooses_no_proxy_and_no_trust(
 
 async def test_nobody_there(tmp_path: Path, free_port: int) -> None:
     provision(tmp_path, AUTHORITY, port=free_port)
-    with pytest.raises(NetworkError, match="cannot be reached"):
+    with pytest.raises(NetworkError, match=f"localhost:{free_port} was refused"):
         await enrolment.enrol(tmp_path)
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from agent import identity
-from agent.dial import Dial
 from agent.identity import Server
 from agent.link import Link, Token
+from agent.network.findings import Observation
+from agent.network.journey import Journey
+from agent.network.route import Route
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
 from tests.agent.support import DEVICE, Portal, closed, enrolled, portal
@@ -34,6 +36,7 @@ class Events:
         self.messages: list[tuple[str, bytes]] = []
         self.acknowledgements: list[Token] = []
         self.reasons: list[str] = []
+        self.seen: list[Observation | None] = []
         self.pongs = 0
         self.bytes_came = 0
 
@@ -46,8 +49,9 @@ class Events:
     def subscribed(self) -> None:
         self.log.append("subscribed")
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, seen: Observation | None = None) -> None:
         self.log.append("lost")
+        self.seen.append(seen)
         self.reasons.append(reason)
 
     def heard(self) -> None:
@@ -87,7 +91,7 @@ class Bench:
         return self.frames.pop(0)
 
     def dial(self, timeout_s: float = 5) -> None:
-        self.link.dial(self.server, self.context, timeout_s)
+        self.link.dial(Route(self.server), self.context, timeout_s)
 
     async def connect(self) -> None:
         self.dial()
@@ -271,12 +275,12 @@ async def test_a_name_server_that_never_answers_holds_one_thread(
     asked = threading.Event()
     release = threading.Event()
 
-    def stuck(self: Dial) -> socket.socket:
+    def stuck(self: Journey, addresses: object) -> socket.socket:
         asked.set()
         release.wait(10)
         raise OSError("late")
 
-    monkeypatch.setattr(Dial, "_connect", stuck)
+    monkeypatch.setattr(Journey, "_connect", stuck)
     bench = Bench(tmp_path / "state", free_port)
     for attempt in range(3):
         bench.dial(timeout_s=0.1)

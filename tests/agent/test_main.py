@@ -23,6 +23,7 @@ from agent.outbox import Outbox
 from agent.store import Store
 from agent.wire.catalogue import Outcome
 from agent.wire.messages import Hello
+from tests.agent.network.relays import HttpProxy
 from tests.agent.support import (
     DEVICE,
     SERVER_AUDIT_KEY,
@@ -266,3 +267,45 @@ async def test_an_enrolment_that_fails_has_its_own_statuses(tmp_path: Path, free
     refusing = EnrolmentServer(AUTHORITY, port=free_port, answer=lambda claim: (403, b"{}"))
     async with refusing.serving():
         assert await enrol() == (6, "enrolment_refused")
+
+
+# --- the site's network --------------------------------------------------------------------------
+
+
+def test_the_proxy_is_set_shown_and_cleared_without_an_agent(tmp_path: Path) -> None:
+    """R-CON-7: the password comes by standard input or a prompt, and is never shown again."""
+    state = enrolled(tmp_path, AUTHORITY, 1)
+    run = CliRunner().invoke(
+        main.main,
+        ["proxy", "proxy.example:3128", "--user", "ct2", "--state", str(state), "-o", "json"],
+        input="s3cret\n",
+    )
+    shown = {"proxy": "proxy.example:3128", "proxy_user": "ct2", "up_bytes_s": None}
+    assert run.exit_code == 0
+    assert json.loads(run.output) == shown
+    assert json.loads((state / "network.json").read_bytes())["proxy"]["password"] == "s3cret"
+    status, output = invoke("proxy", "--state", state)
+    assert status == 0
+    assert "s3cret" not in output
+    assert "proxy.example:3128" in output
+    assert invoke("proxy", "off", "--state", state)[0] == 0
+    assert json.loads((state / "network.json").read_bytes())["proxy"] is None
+
+
+def test_a_proxy_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    state = enrolled(tmp_path, AUTHORITY, 1)
+    status, output = invoke("proxy", "http://proxy", "--state", state, "-o", "json")
+    assert status == 2
+    assert json.loads(output)["error"] == "state"
+    assert not (state / "network.json").exists()
+
+
+async def test_beside_an_agent_the_proxy_is_set_through_it(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served, HttpProxy().serving() as port:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        with process(state, errors=tmp_path / "log"):
+            await hellos(served, 1)
+            command = ("proxy", f"127.0.0.1:{port}", "--state", state)
+            assert (await asyncio.to_thread(invoke, *command))[0] == 0
+            await hellos(served, 2)
+        assert str(port) not in (tmp_path / "log").read_text()

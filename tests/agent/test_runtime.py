@@ -53,7 +53,7 @@ class Running:
     def __init__(self, state: Path, **options: Any) -> None:
         self.state = state
         self.driver = StubDriver()
-        self.agent = Agent(state, driver=self.driver, timing=FAST, **options)
+        self.agent = Agent(state, driver=self.driver, **{"timing": FAST, **options})
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Running":
@@ -430,7 +430,7 @@ async def test_before_enrolment_it_keeps_trying_and_says_why(
     monkeypatch.setattr("agent.enrolment.AGAIN_S", (0.05, 0.1))
     provision(tmp_path / "state", AUTHORITY, port=free_port)
     async with Running(tmp_path / "state") as agent:
-        await until(lambda: "cannot be reached" in agent.agent.status()["trouble"])
+        await until(lambda: "was refused" in agent.agent.status()["trouble"])
         assert agent.agent.status()["connection"] == "not enrolled"
         async with EnrolmentServer(AUTHORITY, port=free_port).serving():
             await until(lambda: "device" in agent.agent.status())

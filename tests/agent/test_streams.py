@@ -23,6 +23,7 @@ from agent.streams import MAX_FILES, WRITE_AHEAD, Streams, TooManyFiles
 from agent.wire.catalogue import ClinicalState, Level
 from agent.wire.frames import FrameType, Header
 from agent.wire.mux import Accepted, Data, Ended, Event, Mux, Reset, ResetCode
+from agent.wire.patience import RESUME_S
 from agent.wire.seal import Role, Seal
 from tests.agent.wire.muxes import SESSION, seals
 
@@ -526,22 +527,90 @@ async def test_a_client_that_resets_hangs_up_on_the_service() -> None:
             await gone.wait()
 
 
-async def test_a_lost_link_resets_the_streams_and_the_session_goes_on() -> None:
-    """What was on the link is gone; RESUME will keep the shell one day, the session stays today."""
+async def test_a_lost_link_loses_nothing() -> None:
+    """R-CON-5: the sockets stay open, and what was on the link goes again, both ways."""
+    connections = 0
+
+    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await echo(reader, writer)
+
+    async with listening(counted) as port, session(ssh=Service(Level.OS, port)) as s:
+        s.activate("ssh")
+        stream = await s.opened("ssh")
+        await s.send(stream, b"before ")
+        await until(lambda: s.received(stream) == b"before ")
+        s.cut = True
+        s.client.send(stream, b"lost on the way ")
+        assert s.client.next_frame() is not None
+        s.streams.online(False)
+        s.client.send(stream, b"written meanwhile")
+        s.streams.online(True)  # only the device knows that anything broke
+        s.cut = False
+        await until(lambda: s.received(stream) == b"before lost on the way written meanwhile")
+        assert connections == 1
+        assert s.streams.moved(ID) == (40, 40)
+
+
+@pytest.mark.parametrize("online", [True, False])
+async def test_a_stream_is_given_up_when_nobody_answers(online: bool) -> None:
+    closed = asyncio.Event()
+
+    async def held(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            closed.set()
+
+    async with listening(held) as port, session(ssh=Service(Level.OS, port)) as s:
+        s.activate("ssh")
+        await s.opened("ssh")
+        s.cut = True
+        s.streams.online(False)
+        s.streams.tick(1000.0)
+        if online:
+            s.streams.online(True)
+            asked = s.streams.next_frame()
+            s.streams.tick(1004.0)
+            assert s.streams.next_frame() is None
+            s.streams.tick(1006.0)
+            again = s.streams.next_frame()
+            assert asked is not None
+            assert again is not None
+            assert FrameType(asked[1]) is FrameType(again[1]) is FrameType.RESUME
+            assert asked != again
+        s.streams.tick(1000.0 + RESUME_S - 1)
+        assert s.streams._channels[SESSION].pipes
+        s.streams.tick(1000.0 + RESUME_S + 5)
+        assert not s.streams._channels[SESSION].pipes
+        async with asyncio.timeout(2):
+            await closed.wait()
+        s.cut = False
+        s.streams.online(True)
+        s.client.resume()
+        s.kick.set()
+        await until(lambda: any(isinstance(e, Reset) for e in s.events))
+        again_open = await s.opened("ssh")  # the session goes on
+        assert again_open
+
+
+async def test_an_answer_comes_even_in_a_pause() -> None:
+    """R-ACC-7: no byte of a stream passes, but a client that connects again need not give up."""
     async with listening(echo) as port, session(ssh=Service(Level.OS, port)) as s:
         s.activate("ssh")
         stream = await s.opened("ssh")
+        s.streams.pause(ID)
         s.cut = True
-        s.client.send(stream, b"lost on the way")
+        s.client.send(stream, b"lost")
         assert s.client.next_frame() is not None
-        s.streams.online(False)
-        assert not s.streams._channels[SESSION].pipes
+        s.client.resume()
         s.cut = False
-        s.streams.online(True)
-        assert (await s.reset(stream)).by_peer
-        again = await s.opened("ssh")
-        await s.send(again, b"back")
-        await until(lambda: s.received(again) == b"back")
+        s.kick.set()
+        await until(lambda: not s.client.unanswered)
+        assert s.received(stream) == b""
+        s.streams.resume(ID)
+        await until(lambda: s.received(stream) == b"lost")
 
 
 # --- in use --------------------------------------------------------------------------------------
@@ -647,7 +716,28 @@ async def test_a_file_is_sent_whole_and_said_to_be(tmp_path: Path) -> None:
         await until(lambda: s.client.streams == ())
 
 
-async def test_a_file_again_after_the_link_was_lost(tmp_path: Path) -> None:
+async def test_a_file_goes_on_after_the_link_was_lost(tmp_path: Path) -> None:
+    blob = os.urandom(2 * WINDOW)
+    path = tmp_path / "bundle"
+    path.write_bytes(blob)
+    async with served(path) as (s, told):
+        s.consuming = False
+        stream = s.open("bundle", bulk=True)
+        await until(lambda: len(s.received(stream)) == WINDOW)
+        s.cut = True
+        s.client.consumed(stream, WINDOW)
+        assert s.client.next_frame() is not None  # a CREDIT that is lost
+        s.streams.online(False)
+        s.consuming = True
+        s.streams.online(True)
+        s.cut = False
+        await until(lambda: Ended(stream) in s.events)
+        assert s.received(stream) == blob
+        await until(lambda: told == [True])
+
+
+async def test_a_file_is_asked_for_again_by_a_portal_that_forgot(tmp_path: Path) -> None:
+    """A portal that starts again opens another stream; the old one is let go."""
     blob = os.urandom(2 * WINDOW)
     path = tmp_path / "bundle"
     path.write_bytes(blob)
@@ -655,9 +745,7 @@ async def test_a_file_again_after_the_link_was_lost(tmp_path: Path) -> None:
         s.consuming = False
         first = s.open("bundle")
         await until(lambda: len(s.received(first)) == WINDOW)
-        s.streams.online(False)
-        s.streams.online(True)
-        await s.reset(first)
+        s.client = Mux(seals()[0])
         s.consuming = True
         # The job says it again; the books of the seal stay.
         s.streams.serve_file(SESSION, s.device_seal, "bundle", path, told.append)
@@ -665,6 +753,7 @@ async def test_a_file_again_after_the_link_was_lost(tmp_path: Path) -> None:
         await until(lambda: Ended(second) in s.events)
         assert s.received(second) == blob
         await until(lambda: told == [True])
+        assert first not in s.streams._files[SESSION].mux.streams
 
 
 async def test_an_empty_file(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agent.wire import challenge, messages, sshsig
 from agent.wire.catalogue import Level, RequestReason
 from agent.wire.frames import parse
-from agent.wire.mux import Data, Ended, Mux, Opened, Reset, ResetCode
+from agent.wire.mux import Data, Ended, Mux, MuxError, Opened, Reset, ResetCode
 from agent.wire.seal import Role, derive
 from tests.tls import Authority
 
@@ -81,6 +81,7 @@ class TestPortal:
         self.languages: list[str] = []
         self.answers: list[JSON] = []
         self.away = False
+        self.turn_away = False  # websockets alone
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -296,8 +297,9 @@ class TestPortal:
         await receive()
         held = self.sessions.get(path.rsplit("/", 1)[1])
         await send({"type": "websocket.accept"})
-        if not known or held is None or held.mux is None or held.state != "active":
-            code = 4401 if not known else 4409 if held else 4404
+        refused = not known or held is None or held.mux is None or held.state != "active"
+        if refused or self.turn_away:
+            code = 1013 if not refused else 4401 if not known else 4409 if held else 4404
             await send({"type": "websocket.close", "code": code})
             return
         wake: asyncio.Queue[bytes | None] = asyncio.Queue()  # bounded by the mux's credit
@@ -307,8 +309,9 @@ class TestPortal:
             while (message := await receive())["type"] == "websocket.receive":
                 held.carried.append(message["bytes"])
                 held.owners[parse(message["bytes"]).stream] = wake
-                for event in held.mux.receive(message["bytes"]):
-                    self._on_event(held, event)
+                with contextlib.suppress(MuxError):  # sent again, and had arrived
+                    for event in held.mux.receive(message["bytes"]):
+                        self._on_event(held, event)
                 self._kick(held)
         finally:
             held.sockets.remove(wake)
@@ -397,8 +400,10 @@ class TestPortal:
             (owner if owner in held.sockets else held.sockets[-1]).put_nowait(frame)
 
     def drop_websockets(self, held: Held) -> None:
-        """The link breaks, with nobody's leave; the session goes on."""
+        """The link breaks, with nobody's leave; what waits is lost, and the session goes on."""
         for queue in held.sockets:
+            while not queue.empty():
+                queue.get_nowait()
             queue.put_nowait(None)
 
     @staticmethod

@@ -205,18 +205,53 @@ def test_the_end_of_the_session_ends_the_command(
 
 @pytest.mark.usefixtures("echo")
 def test_a_broken_link_is_made_again(portal: TestPortal, command: Command, session: str) -> None:
-    """Open connections end; new ones work, with stream numbers that were never used."""
+    """R-CON-5: a local connection does not notice; nothing is lost, doubled or out of order."""
     held = portal.sessions[session]
-    with command.forwarding("web") as (_, port):
-        connection = dial(port)
-        connection.sendall(b"x")
-        assert connection.recv(1) == b"x"
-        portal.call(portal.drop_websockets, held)
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
-        connection.close()
-        wait_until(lambda: held.sockets)
+    data = bytes(range(256)) * scaled(64_000)
+    want = data + b"<last word>"
+    with command.forwarding("web") as (_, port), dial(port) as connection:
+        got = bytearray()
+
+        def send() -> None:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        for part in range(1, 5):
+            while len(got) < part * len(want) // 5:
+                got += connection.recv(65536)
+            portal.call(portal.drop_websockets, held)
+        got += read_all(connection)
+        sender.join()
+        assert hashlib.sha256(got).digest() == hashlib.sha256(want).digest()
         assert exchange(port, b"again") == b"again<last word>"
+    assert "RESUME" in portal.stream_types(held)
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_shell_goes_on_after_the_portal_was_away(
+    portal: TestPortal, command: Command, session: str
+) -> None:
+    """R-CON-5: what was typed meanwhile arrives; the person is told once of a long break."""
+    held = portal.sessions[session]
+    with command.started("shell", "S-1001") as process:
+        process.stdin.write(b"before ")
+        process.stdin.flush()
+        assert process.stdout.read(7) == b"before "
+        portal.turn_away = True
+        portal.call(portal.drop_websockets, held)
+        process.stdin.write(b"meanwhile ")
+        process.stdin.flush()
+        time.sleep(3)
+        portal.turn_away = False
+        assert process.stdout.read(10) == b"meanwhile "
+        process.stdin.close()
+        assert process.stdout.read() == b"<last word>"
+        assert process.wait(10) == 0
+        said = process.stderr.read().decode()
+        assert said.count("The connection is lost") == 1
+        assert said.count("Connected again") == 1
 
 
 @pytest.mark.usefixtures("echo")

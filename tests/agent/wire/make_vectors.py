@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent.wire import chain, challenge, messages, roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from agent.wire.frames import FrameType, Header
-from agent.wire.mux import Data, Mux, Opened
+from agent.wire.mux import Data, Mux, MuxError, Opened
 from agent.wire.seal import Role, Seal, derive
 from tests.agent.wire import samples
 
@@ -127,6 +127,65 @@ def mux_vectors() -> list[dict[str, Any]]:
     return transcript
 
 
+def resume_vectors() -> list[dict[str, Any]]:
+    """A pipe that loses all it held, twice: an OPEN and its ACCEPT, then data both ways, an EOF and
+    a RESET. What is `lost` did not arrive; `again` marks a frame that was sent before."""
+    ours, theirs = seals()
+    muxes = {"client": Mux(ours, window=1000), "device": Mux(theirs, window=1000)}
+    transcript: list[dict[str, Any]] = []
+    seen: set[str] = set()
+
+    def send(sender: str, *, lost: bool) -> bool:
+        receiver = "device" if sender == "client" else "client"
+        moved = False
+        while (frame := muxes[sender].next_frame()) is not None:
+            moved = True
+            step: dict[str, Any] = {"from": sender, "frame": frame.hex(), "lost": lost}
+            step["again"] = step["frame"] in seen
+            seen.add(step["frame"])
+            transcript.append(step)
+            if lost:
+                continue
+            try:
+                events = muxes[receiver].receive(frame)
+            except MuxError as error:
+                step["refused"] = error.code.name
+                continue
+            step["events"] = [repr(event) for event in events]
+            for event in events:
+                if isinstance(event, Opened):
+                    muxes[receiver].accept(event.stream)
+                if isinstance(event, Data):
+                    muxes[receiver].consumed(event.stream, len(event.data))
+        return moved
+
+    def carry() -> None:
+        while send("client", lost=False) | send("device", lost=False):
+            pass
+
+    client, device = muxes["client"], muxes["device"]
+    client.open(65537, "ssh")
+    client.open(65538, "web")
+    send("client", lost=False)
+    send("device", lost=True)
+    client.open(65539, "ssh")
+    send("client", lost=True)
+    client.resume()
+    carry()
+    client.send(65537, bytes(range(200)) * 3)
+    client.end(65537)
+    device.send(65537, b"answer")
+    client.reset(65538)
+    send("client", lost=True)
+    send("device", lost=True)
+    device.resume()
+    client.resume()
+    carry()
+    device.end(65537)
+    carry()
+    return transcript
+
+
 def challenge_vectors() -> dict[str, Any]:
     data = challenge.encode(
         challenge.Terms(
@@ -182,6 +241,7 @@ ALL: dict[str, Callable[[], Any]] = {
     "messages": message_vectors,
     "seal": seal_vectors,
     "mux": mux_vectors,
+    "resume": resume_vectors,
     "challenge": challenge_vectors,
     "trust": trust_vectors,
 }

@@ -113,6 +113,33 @@ async def test_several_clients_have_their_own_streams(down: Down) -> None:
     assert down.frames == [(DEVICE, frame(1))]
 
 
+@pytest.mark.parametrize("kind", [FrameType.OPEN, FrameType.RESUME])
+async def test_a_client_that_connects_again_takes_its_streams_along(
+    down: Down, kind: FrameType
+) -> None:
+    """R-CON-5: its old websocket may look alive; who resumes a stream is whose it is."""
+    hub = Hub()
+    channel, old = hub.join(SESSION, DEVICE)
+    hub.from_client(channel, old, frame(1))
+    hub.from_client(channel, old, frame(2))
+    _channel, new = hub.join(SESSION, DEVICE)
+    down.frames.clear()
+
+    def resumes(stream: int) -> bytes:
+        return Header(kind, SESSION, stream, 1 << 63, 0).pack() + bytes(33)
+
+    assert hub.from_client(channel, new, resumes(1))
+    assert old.close_code is None  # it still has one
+    assert hub.from_client(channel, new, resumes(2))
+    assert old.close_code == hubs.REPLACED
+    assert [data for _device, data in down.frames] == [resumes(1), resumes(2)]
+    hub.from_device(DEVICE, frame(1))
+    assert await taken(new) == [frame(1)]
+    hub.leave(channel, old)
+    hub.from_device(DEVICE, frame(2))
+    assert await taken(new) == [frame(2)]
+
+
 async def test_a_session_has_few_clients() -> None:
     hub = Hub()
     for _ in range(hubs.MAX_CLIENTS):

@@ -18,7 +18,7 @@ from agent.wire.catalogue import (
     ProductLineCode,
 )
 from agent.wire.messages import Sample
-from agent.wire.mux import Acknowledged, Ended, Mux, Opened, ResetCode
+from agent.wire.mux import Acknowledged, Ended, Mux, MuxError, Opened, ResetCode
 from agent.wire.seal import Role, derive
 from fleet.access.hub import Hub
 from fleet.core import clock
@@ -76,6 +76,7 @@ class Injector:
         self.cut_after: int | None = None  # bytes after which it resets the stream
         self.flip = False  # alters what it sends
         self.offline = False
+        self.lose = 0  # frames, from now on, that are lost on their way up
         self._seq = itertools.count(1)
         self._mux: Mux | None = None
         self._data = b""
@@ -145,7 +146,11 @@ class Injector:
         mux = self._mux
         if self.offline or device != self._device or mux is None:
             return False
-        for event in mux.receive(frame):
+        try:
+            events = mux.receive(frame)
+        except MuxError:  # sent again, and had arrived
+            events = []
+        for event in events:
             if isinstance(event, Opened):
                 assert (event.service, event.bulk) == ("bundle", True)
                 self.opened.append(event.stream)
@@ -159,6 +164,12 @@ class Injector:
             self._pump(mux)
         return True
 
+    def reconnects(self) -> None:
+        assert self._mux is not None
+        self.offline = False
+        self._mux.resume()
+        self._pump(self._mux)
+
     def _pump(self, mux: Mux) -> None:
         for stream in mux.streams:
             at = self._sent[stream]
@@ -171,6 +182,9 @@ class Injector:
             elif at + size == len(self._data):
                 mux.end(stream)
         while (out := mux.next_frame()) is not None:
+            if self.lose:
+                self.lose -= 1
+                continue
             if self.flip:
                 out = out[:-1] + bytes([out[-1] ^ 1])
             self.hub.from_device(self._device, out)

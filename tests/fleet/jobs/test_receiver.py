@@ -191,6 +191,42 @@ async def test_a_stream_that_breaks_is_opened_again_under_another_number(
     assert kept(running).read_bytes() == data
 
 
+async def test_a_link_that_breaks_under_a_transfer_interrupts_nothing(
+    running: Execution, injector: Injector, hub: Hub
+) -> None:
+    """R-CON-5: the device is back, asks, and both send again what was lost; the same stream."""
+    data = bundle_for(running, samples=20_000)
+    injector.mute = True
+    async with receiving(hub) as it:
+        await in_thread(injector.announces, running, data)
+        await eventually(lambda: injector.opened == [1])
+        injector.mute, injector.lose = False, 10**6
+        injector.reconnects()  # and breaks with everything on its way
+        injector.offline, injector.lose = True, 0
+        await asyncio.sleep(0.1)
+        injector.reconnects()
+        await until(running, S.SUCCEEDED)
+        await eventually(lambda: not it._known)
+    assert injector.opened == [1]
+    assert injector.done
+    assert kept(running).read_bytes() == data
+
+
+async def test_frames_that_were_lost_without_a_word_are_asked_for(
+    running: Execution, injector: Injector, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver, "ASK_S", 0.05)
+    data = bundle_for(running)
+    injector.lose = 10**6
+    async with receiving(hub):
+        await in_thread(injector.announces, running, data)
+        await eventually(lambda: injector.opened == [1])
+        injector.lose = 0
+        await until(running, S.SUCCEEDED)
+    assert injector.opened == [1]
+    assert kept(running).read_bytes() == data
+
+
 async def test_reminders_wait_a_while_and_announcements_do_not(
     running: Execution, injector: Injector, hub: Hub
 ) -> None:

@@ -1,0 +1,119 @@
+"""`network.json` in the state directory: what a site sets about its network, proxy and cap.
+
+The file is 0600 like every file there, as it may hold the proxy's password. Nothing of it goes up
+or into a log (R-PRV-2); a `Proxy` shows itself without its credentials.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agent import posix
+from agent.errors import StateError
+from agent.i18n import _
+from agent.identity import MAX_FILE, Host, Port
+
+FILE = "network.json"
+LEAST_CAP = 4 * 1024  # bytes a second; less would not carry the heartbeats and their company
+MOST_CAP = 1024**3
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f]{0,128}\Z"
+User = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f:]{1,128}\Z")]
+Password = Annotated[str, msgspec.Meta(pattern=_PRINTABLE)]
+
+
+class Proxy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An HTTP proxy that takes CONNECT; Basic authentication where there is a user."""
+
+    host: Host
+    port: Port
+    user: User | None = None
+    password: Password | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Proxy({self}{', with credentials' if self.user else ''})"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: Literal[1] = 1
+    proxy: Proxy | None = None
+    up_bytes_s: Annotated[int, msgspec.Meta(ge=LEAST_CAP, le=MOST_CAP)] | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """For the person beside the injector; the password is not shown to anybody."""
+        proxy = self.proxy
+        return {
+            "proxy": str(proxy) if proxy else None,
+            "proxy_user": proxy.user if proxy else None,
+            "up_bytes_s": self.up_bytes_s,
+        }
+
+
+def load(state: Path) -> Settings:
+    """The settings; none are set where there is no file. Raises StateError."""
+    path = state / FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE)
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise StateError(
+            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
+        ) from error
+    try:
+        return msgspec.json.decode(data, type=Settings)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # msgspec names the place and the rule, never the value.
+        raise StateError(
+            _("{path} cannot be used: {error}. Remove it, and set proxy and cap again.").format(
+                path=path, error=error
+            )
+        ) from error
+
+
+def save(state: Path, settings: Settings) -> None:
+    """Raises StateError."""
+    path = state / FILE
+    try:
+        posix.write_private(path, msgspec.json.encode(settings))
+    except OSError as error:
+        raise StateError(
+            _("{path} cannot be written: {error}.").format(path=path, error=error.strerror)
+        ) from error
+
+
+def changed(settings: Settings, change: Mapping[str, Any]) -> Settings:
+    """`settings` with what `change` names in its place: `proxy` as HOST:PORT with `user` and
+    `password` beside it, and `up_bytes_s`; None clears. Raises StateError.
+    """
+    fields: dict[str, Any] = {"proxy": settings.proxy, "up_bytes_s": settings.up_bytes_s}
+    if "up_bytes_s" in change:
+        fields["up_bytes_s"] = change["up_bytes_s"]
+    if "proxy" in change:
+        text = change["proxy"]
+        credentials = {key: change[key] for key in ("user", "password") if change.get(key)}
+        fields["proxy"] = None if text is None else address(str(text)) | credentials
+    try:
+        return msgspec.convert(
+            {key: msgspec.to_builtins(value) for key, value in fields.items()}, Settings
+        )
+    except msgspec.ValidationError as error:
+        raise StateError(_("This cannot be set: {error}.").format(error=error)) from error
+
+
+def address(text: str) -> dict[str, Any]:
+    """`HOST:PORT` or `[ADDRESS]:PORT` in its parts. Raises StateError."""
+    host, colon, port = text.strip().rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not (colon and host and port.isascii() and port.isdigit()):
+        raise StateError(_("A proxy is written HOST:PORT, as in proxy.hospital.example:3128."))
+    return {"host": host, "port": int(port)}

@@ -1,0 +1,213 @@
+"""A whole agent behind the firewalls and proxies of a hospital (R-CON-2, R-CON-7, R-PRV-2)."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from agent import control, core, enrolment
+from agent.errors import ControlError, NetworkError
+from agent.network import settings
+from agent.wire import messages, topics
+from agent.wire.messages import Audit, Event, Hello
+from tests.agent.network.relays import Firewall, Forgetful, HttpProxy, intercepting
+from tests.agent.support import DEVICE, EnrolmentServer, Portal, enrolled, portal, provision
+from tests.agent.test_runtime import Running, until
+from tests.tls import Authority
+
+AUTHORITY = Authority()
+STRANGER = Authority("Hospital Inspection")
+QUIET = core.Timing(ping=1.0, silence=1.2, heartbeat=3600, back_off=0.05, back_off_cap=0.1)
+PASSWORD = "Zr8-never-up"
+
+
+def set_proxy(state: Path, port: int, **credentials: str) -> None:
+    change = {"proxy": f"127.0.0.1:{port}", **credentials}
+    settings.save(state, settings.changed(settings.Settings(), change))
+
+
+def everything_up(served: Portal) -> bytes:
+    return b"\n".join(messages.encode(message) for message in (*served.decided, *served.now))
+
+
+# --- a firewall that refuses MQTT ----------------------------------------------------------------
+
+
+async def test_behind_a_firewall_that_refuses_mqtt_it_takes_the_websocket_and_remembers(
+    tmp_path: Path,
+) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        firewall = Firewall(served.gate.port)
+        async with firewall.serving() as port:
+            state = enrolled(tmp_path / "state", AUTHORITY, port)
+            async with Running(state) as running:
+                await served.until(lambda: served.of(Hello))
+                assert firewall.cut == 1
+                running.event()
+                await served.until(lambda: served.of(Event))
+                status = running.agent.status()
+                assert status["carrier"] == "websocket"
+                assert status["trouble"] == ""
+                served.gate.kick(DEVICE)
+                await served.until(lambda: len(served.of(Hello)) == 2)
+            async with Running(state):
+                await served.until(lambda: len(served.of(Hello)) == 3)
+            assert firewall.cut == 1  # it never tried MQTT again
+
+
+async def test_when_mqtt_is_let_through_it_needs_no_websocket(tmp_path: Path) -> None:
+    async with (
+        portal(tmp_path / "gate", AUTHORITY) as served,
+        Firewall(served.gate.port, blocks=False).serving() as port,
+    ):
+        state = enrolled(tmp_path / "state", AUTHORITY, port)
+        async with Running(state) as running:
+            await served.until(lambda: served.of(Hello))
+            assert running.agent.status()["carrier"] == "mqtt"
+
+
+async def test_many_frames_cross_the_websocket_both_ways(tmp_path: Path) -> None:
+    async with (
+        portal(tmp_path / "gate", AUTHORITY) as served,
+        Firewall(served.gate.port).serving() as port,
+    ):
+        state = enrolled(tmp_path / "state", AUTHORITY, port)
+        async with Running(state) as running:
+            await served.until(lambda: served.of(Hello))
+            frames = [bytes([n]) * 60_000 for n in range(50)]
+            waiting = list(frames)
+            running.agent.stream_source(lambda: waiting.pop(0) if waiting else None)
+            came: list[bytes] = []
+            running.agent.on_frame(came.append)
+            running.agent.frames_ready()
+            await served.until(lambda: len(served.frames) == len(frames))
+            assert served.frames == frames
+            for count, frame in enumerate(frames, 1):
+                assert served.gate.publish(topics.down_stream(DEVICE), frame)
+                await until(lambda count=count: len(came) == count)
+            assert came == frames
+
+
+# --- a proxy -------------------------------------------------------------------------------------
+
+
+async def test_enrolment_and_link_go_through_the_proxy(tmp_path: Path) -> None:
+    """R-CON-2: nobody types anything but the proxy's settings."""
+    proxy = HttpProxy(credentials=("ct2", PASSWORD))
+    async with portal(tmp_path / "gate", AUTHORITY) as served, proxy.serving() as port:
+        server = EnrolmentServer(AUTHORITY, access_port=served.gate.port)
+        async with server.serving():
+            state = tmp_path / "state"
+            provision(state, AUTHORITY, port=server.port)
+            set_proxy(state, port, user="ct2", password=PASSWORD)
+            async with Running(state):
+                await served.until(lambda: served.of(Hello))
+            assert set(proxy.asked) == {
+                f"localhost:{server.port}",
+                f"localhost:{served.gate.port}",
+            }
+
+
+async def test_set_while_it_runs_it_goes_by_it_at_once_and_tells_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-PRV-2: neither the proxy nor its credentials leave, nor does a log hold them."""
+    caplog.set_level(logging.DEBUG)
+    proxy = HttpProxy(credentials=("ct2", PASSWORD))
+    async with portal(tmp_path / "gate", AUTHORITY) as served, proxy.serving() as port:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        async with Running(state) as running:
+            await served.until(lambda: served.of(Hello))
+            address = f"127.0.0.1:{port}"
+            shown = await asyncio.to_thread(
+                control.call, state, "network-set", proxy=address, user="ct2", password=PASSWORD
+            )
+            assert shown == {"proxy": address, "proxy_user": "ct2", "up_bytes_s": None}
+            await served.until(lambda: len(served.of(Hello)) == 2)
+            assert proxy.asked
+            running.event()
+            await served.until(lambda: served.of(Event))
+            await served.until(
+                lambda: "network:change" in [e.action for a in served.of(Audit) for e in a.entries]
+            )
+            wrong = await asyncio.to_thread(
+                control.call, state, "network-set", proxy=address, user="ct2", password="guess"
+            )
+            assert "guess" not in str(wrong)
+            await until(lambda: running.agent.status()["finding"] == "proxy_refuses_credentials")
+            trouble = running.agent.status()["trouble"]
+            assert address in trouble
+            await asyncio.to_thread(control.call, state, "network-set", proxy=None)
+            await served.until(lambda: len(served.of(Hello)) == 3)
+            await served.until(lambda: running.agent.outbox.depth == 0)
+        up = everything_up(served)
+        for secret in (PASSWORD, "guess", address, str(port), "proxy", "ct2"):
+            assert secret.encode() not in up.replace(b"ct-dual", b"")
+        for secret in (PASSWORD, "guess"):
+            assert secret not in caplog.text
+            assert secret.encode() not in (state / "agent.db").read_bytes()
+
+
+async def test_what_cannot_be_set_is_refused_and_the_old_stays(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        async with Running(state):
+            await served.until(lambda: served.of(Hello))
+            with pytest.raises(ControlError, match="HOST:PORT"):
+                await asyncio.to_thread(control.call, state, "network-set", proxy="proxy")
+            assert not (state / "network.json").exists()
+
+
+async def test_a_proxy_can_be_set_before_there_is_an_identity(tmp_path: Path) -> None:
+    async with EnrolmentServer(AUTHORITY).serving() as server, HttpProxy().serving() as port:
+        state = tmp_path / "state"
+        provision(state, AUTHORITY, port=server.port, enrol={"host": "localhost", "port": 1})
+        async with Running(state) as running:
+            await until(lambda: "localhost:1" in running.agent.status()["trouble"])
+            shown = await asyncio.to_thread(
+                control.call, state, "network-set", proxy=f"127.0.0.1:{port}"
+            )
+            assert shown["proxy"] == f"127.0.0.1:{port}"
+
+
+async def test_enrolment_names_what_is_wrong_with_the_proxy(tmp_path: Path) -> None:
+    async with HttpProxy(credentials=("ct2", PASSWORD)).serving() as port:
+        provision(tmp_path, AUTHORITY, port=443)
+        set_proxy(tmp_path, port)
+        with pytest.raises(NetworkError, match="asks for a user name"):
+            await enrolment.enrol(tmp_path)
+
+
+# --- what lies between ---------------------------------------------------------------------------
+
+
+async def test_tls_inspection_is_named_and_nothing_is_said_through_it(tmp_path: Path) -> None:
+    """THREATS, faults: TLS-inspecting proxy."""
+    async with (
+        portal(tmp_path / "gate", AUTHORITY) as served,
+        intercepting(STRANGER, served.gate.port) as port,
+    ):
+        state = enrolled(tmp_path / "state", AUTHORITY, port)
+        async with Running(state) as running:
+            await until(lambda: running.agent.status().get("finding") == "tls_inspected")
+            assert "Hospital Inspection server CA" in running.agent.status()["trouble"]
+        assert served.connects == 0
+
+
+@pytest.mark.parametrize("resets", [True, False], ids=["reset", "dropped"])
+async def test_a_firewall_that_forgets_silent_connections_makes_the_pings_closer(
+    tmp_path: Path, resets: bool
+) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        firewall = Forgetful(served.gate.port, after=0.8, resets=resets)
+        async with firewall.serving() as port:
+            state = enrolled(tmp_path / "state", AUTHORITY, port)
+            async with Running(state, timing=QUIET) as running:
+                await until(lambda: running.agent.status().get("keepalive_s") == 0.5, 15)
+                hellos = len(served.of(Hello))
+                await served.until(lambda: len(served.of(Hello)) > hellos)
+                forgot = firewall.forgot
+                await asyncio.sleep(2.0)
+                assert firewall.forgot == forgot
+                assert running.agent.online
