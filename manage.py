@@ -11,7 +11,13 @@ def _up_options(arguments: list[str]) -> None:
     """`up` takes its data directory and addresses as options; settings read the environment."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--demo", action="store_true")
-    names = {"data": "PATENCY_DATA", "http": "PATENCY_HTTP", "mqtt": "PATENCY_MQTT"}
+    parser.add_argument("--only")
+    names = {
+        "data": "PATENCY_DATA",
+        "http": "PATENCY_HTTP",
+        "mqtt": "PATENCY_MQTT",
+        "link": "PATENCY_LINK",
+    }
     for name in names:
         parser.add_argument(f"--{name}")
     known, _rest = parser.parse_known_args(arguments)
@@ -19,6 +25,8 @@ def _up_options(arguments: list[str]) -> None:
         value = getattr(known, name)
         if value:
             os.environ[variable] = value
+    if known.only == "gate":
+        os.environ.setdefault("PATENCY_SECRET", "no cookies here")  # leaves no file either
     if known.demo:
         demo = Path(__file__).resolve().parent / "var" / "demo"
         os.environ.setdefault("PATENCY_DATA", str(demo))
@@ -28,6 +36,8 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
     if sys.argv[1:2] == ["up"]:
         _up_options(sys.argv[2:])
+    if sys.argv[1:2] == ["access-server"]:
+        sys.argv[1] = "access_server"  # Django names commands after modules
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

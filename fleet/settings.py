@@ -5,6 +5,10 @@ PATENCY_HTTP     address of the web server (127.0.0.1:8000)
 PATENCY_MQTT     address of the gate, which also serves HTTPS (127.0.0.1:8443)
 PATENCY_PROXIES  addresses or networks of our own proxies, comma-separated (none): what comes from
                  there to the gate must begin with a PROXY header, which names the real peer
+PATENCY_LINK     address of an access server's link, for up --only gate (its bundle's)
+PATENCY_PUBLIC   host:port by which devices reach the main server (PATENCY_MQTT), published on the
+                 allow-list with PATENCY_PUBLIC_ADDRESS, _PLACE and _REGION (none)
+PATENCY_NOTICE_DAYS  days that hospitals are told before the allow-list changes (30)
 PATENCY_ORIGINS  public origins of the portal, comma-separated (http on localhost and the two ports)
 PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PATENCY_DATA
 PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECURITY
@@ -55,6 +59,12 @@ PATENCY_DATA = Path(_text("PATENCY_DATA", str(BASE_DIR / "var" / "portal"))).res
 PATENCY_HTTP = _text("PATENCY_HTTP", "127.0.0.1:8000")
 PATENCY_MQTT = _text("PATENCY_MQTT", "127.0.0.1:8443")
 PATENCY_PROXIES = _list("PATENCY_PROXIES", "")
+PATENCY_LINK = _text("PATENCY_LINK", "")
+PATENCY_PUBLIC = _text("PATENCY_PUBLIC", "")
+PATENCY_PUBLIC_ADDRESS = _text("PATENCY_PUBLIC_ADDRESS", "")
+PATENCY_PUBLIC_PLACE = _text("PATENCY_PUBLIC_PLACE", "")
+PATENCY_PUBLIC_REGION = _text("PATENCY_PUBLIC_REGION", "")
+PATENCY_NOTICE_DAYS = int(_text("PATENCY_NOTICE_DAYS", "30"))
 _http_port = PATENCY_HTTP.rpartition(":")[2]
 _mqtt_port = PATENCY_MQTT.rpartition(":")[2]
 PATENCY_ORIGINS = _list(
@@ -92,6 +102,7 @@ INSTALLED_APPS = [
     "fleet.audit",
     "fleet.accounts",
     "fleet.inventory",
+    "fleet.servers",
     "fleet.enrolment",
     "fleet.telemetry",
     "fleet.access",

@@ -10,6 +10,7 @@ from fleet.enrolment.views import enrol
 from fleet.inventory.urls import api_urlpatterns as inventory_api
 from fleet.jobs.urls import api_urlpatterns as jobs_api
 from fleet.pages.urls import page_urlpatterns
+from fleet.servers.urls import api_urlpatterns as servers_api
 from fleet.telemetry.urls import api_urlpatterns as telemetry_api
 
 api = [
@@ -18,6 +19,7 @@ api = [
     *telemetry_api,
     *access_api,
     *jobs_api,
+    *servers_api,
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
 ]
 

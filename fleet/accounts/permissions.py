@@ -32,11 +32,13 @@ class Action(StrEnum):
     BUNDLE_DOWNLOAD = "bundle:download"
     AUDIT_VIEW = "audit:view"
     AUDIT_VERIFY = "audit:verify"
+    SERVER_MANAGE = "server:manage"
 
 
 ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
     Role.ADMINISTRATOR: frozenset(Action) - {Action.ACCESS_ANSWER},
-    Role.SPECIALIST: frozenset(Action) - {Action.DEVICE_ENROL, Action.AUDIT_VERIFY},
+    Role.SPECIALIST: frozenset(Action)
+    - {Action.DEVICE_ENROL, Action.AUDIT_VERIFY, Action.SERVER_MANAGE},
     Role.HOSPITAL: frozenset(
         {
             Action.DEVICE_VIEW,

@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from fleet.core import clock
+from fleet.core.addresses import Address
 from fleet.core.errors import Conflict, Invalid
 from fleet.core.files import write_private
 from fleet.core.threads import in_thread
@@ -27,7 +28,7 @@ from fleet.demo.processes import Program, keep
 from fleet.enrolment import ca
 from fleet.inventory import catalogue
 from fleet.inventory.models import Device
-from fleet.mqtt.options import Address, ServeOptions
+from fleet.mqtt.options import ServeOptions
 from fleet.mqtt.server import Companion, Running
 
 FILE = "demo.json"
@@ -47,7 +48,7 @@ def prepare(options: ServeOptions) -> Companion:
     async def beside(running: Running) -> None:
         try:
             # An agent that knocks before the gate listens waits before it knocks again.
-            while running.gate.port == 0:  # noqa: ASYNC110 - the gate tells nobody
+            while running.gate is None or running.gate.port == 0:  # noqa: ASYNC110 - the gate tells nobody
                 await asyncio.sleep(0.02)
             await demo.run()
         finally:

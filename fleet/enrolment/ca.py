@@ -78,35 +78,37 @@ def init(
             % {"folder": folder()}
         )
     audit_keys.create()
-    root = _authority("Patency device root", None, now, ROOT_LIFE)
-    _write("device-root", root, key_in=offline or offline_folder())
-    _write("device-ca", _authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
-    server_ca = _authority("Patency server CA", None, now, ROOT_LIFE)
-    _write("server-ca", server_ca)
+    root = authority("Patency device root", None, now, ROOT_LIFE)
+    write("device-root", root, key_in=offline or offline_folder())
+    write("device-ca", authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
+    server_ca = authority("Patency server CA", None, now, ROOT_LIFE)
+    write("server-ca", server_ca)
     issue_server(hosts=hosts, now=now)
 
 
 def issue_server(*, hosts: Sequence[str], now: datetime) -> None:
     """A new certificate for the gate and the web; the files are replaced together or not at all."""
-    issuer = _load("server-ca")
+    write("server", server_pair(hosts=hosts, now=now))
+
+
+def server_pair(*, hosts: Sequence[str], now: datetime) -> Pair:
+    """A key and its certificate for a server that devices reach by these names and addresses."""
+    issuer = load("server-ca")
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _builder(_name(hosts[0]), issuer.certificate.subject, key.public_key(), now, SERVER_LIFE)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(ca=False), critical=True)
+        leaf_builder(hosts[0], issuer, key.public_key(), now, SERVER_LIFE)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
-        .add_extension(_issuer_id(issuer), critical=False)
         .sign(issuer.key, SHA256())
     )
-    _write("server", Pair(certificate, key))
+    return Pair(certificate, key)
 
 
 def issue_device(
     device: str, public_key: ec.EllipticCurvePublicKey, *, now: datetime
 ) -> x509.Certificate:
     """A credential for `device`: names, life and uses are ours to say, the key is the device's."""
-    issuer = _load("device-ca")
+    issuer = load("device-ca")
     return (
         _builder(_name(device), issuer.certificate.subject, public_key, now, LEAF_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -139,7 +141,9 @@ def public_digest(key: ec.EllipticCurvePublicKey) -> bytes:
 # --- making and keeping -----------------------------------------------------------------------
 
 
-def _authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) -> Pair:
+def authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) -> Pair:
+    """A certificate authority, self-signed without an issuer; a random tail makes its name
+    unique."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"{name} {secrets.token_hex(4)}")
     builder = (
@@ -156,6 +160,18 @@ def _authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) -
     if issuer is not None:
         builder = builder.add_extension(_issuer_id(issuer), critical=False)
     return Pair(builder.sign(issuer.key if issuer else key, SHA256()), key)
+
+
+def leaf_builder(
+    name: str, issuer: Pair, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
+) -> x509.CertificateBuilder:
+    """What every certificate that is no authority has; uses and names are the caller's."""
+    return (
+        _builder(_name(name), issuer.certificate.subject, key, now, life)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(_issuer_id(issuer), critical=False)
+    )
 
 
 def _builder(
@@ -206,13 +222,13 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
+def write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
     key = pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_private((key_in or folder()) / f"{name}.key", key)
     write_private(folder() / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM))
 
 
-def _load(name: str) -> Pair:
+def load(name: str) -> Pair:
     certificate = x509.load_pem_x509_certificate(pem(name).encode())
     key = load_pem_private_key((folder() / f"{name}.key").read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -1,26 +1,37 @@
 """What an enrolled device is told, and what a bundle holds."""
 
 import base64
+from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from django.conf import settings
 from django.utils.translation import gettext as _
 
+from broker.denied import DenyList, serial
 from fleet.audit import keys as audit_keys
+from fleet.core import clock
+from fleet.core.addresses import Address
 from fleet.core.errors import Conflict
 from fleet.enrolment import ca
+from fleet.enrolment.models import Credential
+from fleet.servers import selectors as servers
 
 
-def address(text: str) -> dict[str, Any]:
-    """`host:port` as {"host", "port"}; an IPv6 host may stand in brackets."""
-    host, _colon, port = text.rpartition(":")
-    return {"host": host.strip("[]"), "port": int(port)}
+def address(where: Address) -> dict[str, Any]:
+    """As {"host", "port"}."""
+    return {"host": where.host, "port": where.port}
 
 
 def access_servers() -> list[dict[str, Any]]:
     """Where devices connect, in order of preference."""
-    return [address(settings.PATENCY_MQTT)]
+    return [address(each) for each in servers.for_devices(clock.now().date())]
+
+
+def denied(now: datetime) -> DenyList:
+    """What every gate must refuse: credentials that were revoked before their end."""
+    revoked = Credential.objects.filter(revoked_at__isnull=False, not_after_at__gt=now)
+    numbers = revoked.values_list("serial_number", flat=True)
+    return DenyList(certificates=frozenset(serial(number) for number in numbers))
 
 
 def provisioning_bundle(
@@ -38,7 +49,7 @@ def provisioning_bundle(
         "serial": serial,
         "product_line": product_line,
         "claim": claim,
-        "enrol": address(settings.PATENCY_MQTT),
+        "enrol": address(servers.public_address()),
         "anchors": {
             "server_ca": ca.pem("server-ca"),
             "device_root": ca.pem("device-root"),

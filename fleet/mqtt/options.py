@@ -9,43 +9,26 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from broker.options import GateOptions, Network
+from fleet.core.addresses import Address, parse_address
 from fleet.core.errors import Conflict, Invalid
 from fleet.enrolment import ca
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """Read `host:port` or `[v6]:port`. Raises Invalid."""
-    host, _colon, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise Invalid(
-            _("“%(text)s” is not an address. Write host:port, such as 127.0.0.1:8000.")
-            % {"text": text}
-        )
-    return Address(host, int(port))
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     http: Address
     mqtt: Address
+    gate: bool = True  # False: devices come by access servers alone
     # What must be done within when the process is told to stop.
     shutdown_s: float = 2.5
 
 
-def from_settings() -> ServeOptions:
+def from_settings(*, gate: bool = True) -> ServeOptions:
     """Raises Invalid."""
     return ServeOptions(
-        http=parse_address(settings.PATENCY_HTTP), mqtt=parse_address(settings.PATENCY_MQTT)
+        http=parse_address(settings.PATENCY_HTTP),
+        mqtt=parse_address(settings.PATENCY_MQTT),
+        gate=gate,
     )
 
 

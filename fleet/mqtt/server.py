@@ -36,8 +36,10 @@ from fleet.mqtt.greeting import greet
 from fleet.mqtt.handlers import HANDLERS
 from fleet.mqtt.ingest import Ack, Writer
 from fleet.mqtt.lanes import PortalLanes
+from fleet.mqtt.links import Links
 from fleet.mqtt.options import ServeOptions, gate_options
 from fleet.mqtt.queue import IngestQueue
+from fleet.servers import services as servers
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Running:
     """The parts of a process that serves; `stop` ends it."""
 
     exchange: Exchange  # to devices, by whatever gate they are connected to
-    gate: Gate
+    gate: Gate | None  # the one in this process
+    links: Links
     lanes: PortalLanes
     queue: IngestQueue
     writer: Writer
@@ -105,7 +108,7 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
     """
     loop = asyncio.get_running_loop()
     _tune()
-    await asyncio.to_thread(inventory.all_offline)
+    await asyncio.to_thread(_forget_connections)
     running = _assemble(options, loop)
     with (
         # Bound here, so that an address in use is an error and not uvicorn's sys.exit().
@@ -115,11 +118,13 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
         _readiness(running),
     ):
         running.writer.start()
-        await running.gate.start()
+        if running.gate is not None:
+            await running.gate.start()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(running.web.serve([listener]), name="web")
-                group.create_task(_end(running.gate.wait(), running.stop), name="gate")
+                if running.gate is not None:
+                    group.create_task(_end(running.gate.wait(), running.stop), name="gate")
                 beside = [
                     group.create_task(
                         ticks.run(
@@ -127,6 +132,7 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
                         ),
                         name="ticker",
                     ),
+                    group.create_task(running.links.run(), name="links"),
                     group.create_task(Receiver(hub).run(), name="bundles"),
                 ]
                 if companion is not None:
@@ -135,9 +141,9 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
                 for task in beside:
                     task.cancel()
                 running.web.should_exit = True
-                await running.gate.stop()
+                await _stop(running.gate)
         finally:
-            await running.gate.stop()
+            await _stop(running.gate)
             await asyncio.to_thread(running.writer.stop, options.shutdown_s)
 
 
@@ -146,8 +152,10 @@ def _assemble(options: ServeOptions, loop: asyncio.AbstractEventLoop) -> Running
     lanes = PortalLanes(queue, hub.from_device)
     web = Web.make(options)
     exchange = Exchange(lanes)
-    gate = Gate(gate_options(options), exchange.entrance(ACCESS_SERVER), web.protocol)
-    exchange.add(ACCESS_SERVER, gate)
+    gate: Gate | None = None
+    if options.gate:
+        gate = Gate(gate_options(options), exchange.entrance(ACCESS_SERVER), web.protocol)
+        exchange.add(ACCESS_SERVER, gate)
 
     def acked(acks: Sequence[Ack]) -> None:
         _soon(loop, _call_all, acks)
@@ -159,6 +167,7 @@ def _assemble(options: ServeOptions, loop: asyncio.AbstractEventLoop) -> Running
     return Running(
         exchange=exchange,
         gate=gate,
+        links=Links(exchange, queue),
         lanes=lanes,
         queue=queue,
         writer=writer,
@@ -175,6 +184,17 @@ def _tune() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 5, 100)
+
+
+def _forget_connections() -> None:
+    """Those of an earlier process are gone."""
+    inventory.all_offline()
+    servers.all_unlinked()
+
+
+async def _stop(gate: Gate | None) -> None:
+    if gate is not None:
+        await gate.stop()
 
 
 async def _end(work: Awaitable[None], stop: asyncio.Event) -> None:
@@ -237,7 +257,9 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[N
 
 @contextlib.contextmanager
 def _readiness(running: Running) -> Iterator[None]:
-    readiness.register("gate", lambda: running.gate.port != 0)
+    gate = running.gate
+    if gate is not None:
+        readiness.register("gate", lambda: gate.port != 0)
     readiness.register("ingest", lambda: running.writer.alive and running.writer.healthy)
     try:
         yield

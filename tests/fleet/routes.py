@@ -39,6 +39,8 @@ ROUTES: dict[str, tuple[Kind, dict[str, str]]] = {
     "api/v1/executions/<str:pk>/": (Kind.OBJECT, {"pk": "execution"}),
     "api/v1/executions/<str:pk>/cancel/": (Kind.OBJECT, {"pk": "execution"}),
     "api/v1/executions/<str:pk>/bundle/": (Kind.OBJECT, {"pk": "execution"}),
+    "api/v1/servers/": (Kind.ROLE, {}),
+    "api/v1/servers/<str:name>/": (Kind.ROLE, {"name": "server"}),
     "": (Kind.LIST, {}),
     "devices/": (Kind.LIST, {}),
     "devices/<str:device>/": (Kind.OBJECT, {"device": "device"}),

@@ -28,6 +28,7 @@ from fleet.core import clock
 from fleet.inventory.models import Device
 from fleet.jobs import services as jobs
 from fleet.jobs.models import Execution
+from fleet.servers.models import AccessServer
 from fleet.telemetry.models import Condition, Event, Sample
 from tests.fleet.routes import ROUTES, Kind, fill, walk
 
@@ -67,6 +68,10 @@ def world(device: Device, other_device: Device, owner: User) -> World:
         pk=987_654_321, user=owner, digest="d" * 64, name="laptop of the owner", created_at=now,
         expires_at=now + timedelta(days=1),
     )  # fmt: skip
+    server = AccessServer.objects.create(
+        name="east", host="east.example.org", address="192.0.2.7", place="Halifax", region="ca",
+        link="10.77.0.1:8883", listed_on=now.date(), created_at=now,
+    )  # fmt: skip
     ids = {
         "token": str(token.pk),
         "device": device.pk,
@@ -75,13 +80,14 @@ def world(device: Device, other_device: Device, owner: User) -> World:
         "execution": execution.pk,
         "site": device.site_id,
         "organisation": device.organisation_id,
+        "server": server.name,
     }
     none = {
         name: "0" * len(value) if name != "device" else "device-none" for name, value in ids.items()
     }
     marks = (
         device.pk, device.serial, "A-1", "CT 2", "Main", "North Hospital", session.pk, job.pk,
-        execution.pk, "TICKET-77", "secret note",
+        execution.pk, "TICKET-77", "secret note", server.link,
     )  # fmt: skip
     return World(ids, none, marks)
 

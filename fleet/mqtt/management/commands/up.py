@@ -1,15 +1,21 @@
-"""manage.py up: the whole portal in one process."""
+"""manage.py up: the whole portal in one process, or one part of it."""
 
 import asyncio
 import errno
+import os
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import uvloop
+from django.conf import settings
 from django.core.management import BaseCommand, CommandError, CommandParser, call_command
 from django.utils.translation import gettext as _
 
+from broker import access_server
+from broker.errors import NotStarted
 from fleet.core.commands import plain_errors
-from fleet.mqtt import server
+from fleet.mqtt import bundle, server
 from fleet.mqtt.options import ServeOptions, from_settings
 
 
@@ -21,25 +27,61 @@ class Command(BaseCommand):
         parser.add_argument("--http", metavar="ADDR", help="address of the web server")
         parser.add_argument("--mqtt", metavar="ADDR", help="address of the gate")
         parser.add_argument("--data", metavar="DIR", help="the data directory")
+        parser.add_argument("--link", metavar="ADDR", help="address of an access server's link")
+        parser.add_argument(
+            "--only",
+            choices=["web", "gate"],
+            help="web: the portal, with devices on access servers alone; gate: an access server, "
+            "on the folder that `access-server bundle` wrote (--data), without a database",
+        )
+        parser.add_argument("--name", help="name of the access server, with --only gate")
         parser.add_argument(
             "--demo", action="store_true", help="with twelve simulated injectors on this machine"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if (options["only"] == "gate") is not bool(options["name"]):
+            raise CommandError(_("--only gate and --name NAME belong together."))
+        if options["only"] == "gate":
+            self._gate(options["name"])
+            return
+        if options["only"] and options["demo"]:
+            raise CommandError(_("The demo is whole. Leave --only out."))
         call_command("migrate", verbosity=0, interactive=False)
         with plain_errors():
-            serve_options = from_settings()
+            serve_options = from_settings(gate=options["only"] != "web")
             companion = self._prepare_demo(serve_options) if options["demo"] else None
-            try:
-                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(server.serve(serve_options, companion=companion))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                raise CommandError(
-                    _("%(http)s or %(mqtt)s is in use. Stop what listens there, or choose others.")
-                    % {"http": serve_options.http, "mqtt": serve_options.mqtt}
-                ) from error
+            self._run(
+                server.serve(serve_options, companion=companion),
+                f"{serve_options.http}, {serve_options.mqtt}",
+            )
+
+    def _gate(self, name: str) -> None:
+        with plain_errors():
+            found = bundle.read(
+                Path(settings.PATENCY_DATA),
+                name,
+                mqtt=os.environ.get("PATENCY_MQTT"),
+                link=settings.PATENCY_LINK or None,
+            )
+        gate, uplink = found.gate, found.uplink
+        addresses = f"{gate.host}:{gate.port}, {uplink.host}:{uplink.port}"
+        try:
+            self._run(access_server.serve(gate, uplink), addresses)
+        except NotStarted as error:
+            raise CommandError(str(error)) from error
+
+    def _run(self, work: Coroutine[Any, Any, None], addresses: str) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(work)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise CommandError(
+                _("One of %(addresses)s is in use. Stop what listens there, or choose another.")
+                % {"addresses": addresses}
+            ) from error
 
     def _prepare_demo(self, options: ServeOptions) -> server.Companion:
         from fleet import demo
