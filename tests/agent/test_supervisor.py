@@ -59,6 +59,7 @@ class _Run:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PAUSE_S", (0.01, 0.05))
+    monkeypatch.setenv("PATENCY_MEMORY_MB", "16384")  # the process is that of all tests
 
 
 async def stop(task: "asyncio.Task[None]") -> None:

@@ -120,8 +120,9 @@ def test_the_manager_is_told_at_a_path_and_at_an_abstract_address(listener: List
 
 
 async def test_a_supervisor_feeds_the_watchdog_only_while_its_agents_move(
-    listener: Listener,
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATENCY_MEMORY_MB", "16384")  # the process is that of all tests
     script = Scripted()
     manager = Manager(listener.address, 0.02)
     task = asyncio.create_task(supervise([Path("a"), Path("b")], script, manager=manager))
