@@ -112,7 +112,13 @@ class Connection:
 
     @property
     def keepalive_s(self) -> float:
+        """Seconds between pings."""
         return self._core.keepalive.every
+
+    @property
+    def cut_after_s(self) -> float | None:
+        """A silence that connections did not survive here; None where none is known."""
+        return self._core.keepalive.cut_after
 
     def use(self, settings: Settings) -> None:
         """Go by these from now on; another proxy is tried at once."""

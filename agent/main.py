@@ -10,6 +10,7 @@ Exit status of every command:
     5  the disk does not take it
     6  the server refused to enrol this injector
     7  the audit chain does not verify
+    8  the doctor found what keeps this injector from connecting
 
 With `-o json` the answer, or {"error": code, "detail": text}, is one JSON object on stdout.
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agent.runtime import Part
 
 BAD_CHAIN = 7
+UNWELL = 8
 
 _state = click.option(
     "--state",
@@ -268,6 +270,48 @@ def proxy(state: Path, address: str | None, user: str | None) -> dict[str, Any]:
     if user is not None:
         change |= {"user": user, "password": _secret(_("Password of the proxy"))}
     return _network(state, change)
+
+
+@main.command()
+@_state
+@_output
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the page for the hospital's files, in English and French, to this file.",
+)
+def doctor(state: Path, output: str, report: Path | None) -> None:
+    """Find out what keeps this injector from connecting, and what to do about it.
+
+    With or without a running agent. What it finds stays here: nothing of it is sent up.
+    """
+    from agent.doctor import examination
+    from agent.doctor import report as written
+    from agent.panel import contacts
+
+    i18n.use(i18n.chosen(state))
+    try:
+        found = examination.examine(state)
+        if report is not None:
+            _keep(report, written.page(found, contacts.load(state)))
+    except AgentError as error:
+        _fail(error, output)
+        return
+    if output == "json":
+        click.echo(json.dumps(written.as_json(found), ensure_ascii=False))
+    else:
+        click.echo(written.as_text(found))
+    if not found.ok:
+        sys.exit(UNWELL)
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        posix.write_private(path, text.encode())
+    except OSError as error:
+        raise StateError(
+            _("{path} cannot be written: {error}.").format(path=path, error=error.strerror)
+        ) from error
 
 
 def _network(state: Path, change: dict[str, Any]) -> dict[str, Any]:

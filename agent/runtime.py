@@ -347,6 +347,7 @@ class Agent(Hooks):
             "access_server": connection.server,
             "carrier": connection.carrier.value,
             "keepalive_s": connection.keepalive_s,
+            "cut_after_s": connection.cut_after_s,
             "finding": connection.finding.code.value if connection.finding else None,
             "rtt_ms": connection.rtt_ms,
             "outbox_depth": self.outbox.depth,

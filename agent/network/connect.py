@@ -99,9 +99,15 @@ def _parse(head: bytes) -> Answer:
         if not colon:
             raise BadAnswer("a header without a colon")
         if name.lower() == "proxy-authenticate":
-            schemes.append(
-                value.split()[0].rstrip(",").lower()[:MAX_SHOWN] if value.split() else ""
-            )
+            schemes.append(_token(value))
         elif name.lower() == "date":
             date = value.strip()[:MAX_SHOWN]
     return Answer(int(status), tuple(schemes[:8]), date)
+
+
+def _token(value: str) -> str:
+    """The first word, of what a token is made of (RFC 9110 section 5.6.2, less than all of it)."""
+    word = (value.split() or [""])[0]
+    return "".join(c for c in word if c.isascii() and (c.isalnum() or c in "-_"))[
+        :MAX_SHOWN
+    ].lower()

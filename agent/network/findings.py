@@ -107,6 +107,11 @@ class Finding:
     code: Code
     facts: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def answered(self) -> bool:
+        """Whether HTTP came back with a status."""
+        return self.facts.get("status", "-") != "-"
+
 
 def classify(seen: Observation) -> Finding:
     """The one finding that fits."""
@@ -189,10 +194,22 @@ def clock_off(now: float, true: float) -> float | None:
     return off if abs(off) > CLOCK_BOUND_S else None
 
 
+def clock(now: float, true: float | None, floor: float) -> Finding | None:
+    """What is wrong with a clock that shows `now`, where a server says `true` and something signed
+    is dated `floor`; None when nothing is known to be."""
+    off = None if true is None else clock_off(now, true)
+    if true is not None and off is not None:
+        code = Code.CLOCK_AHEAD if off > 0 else Code.CLOCK_BEHIND
+        return Finding(code, {"now": day(now), "true": day(true)})
+    if now < floor - CLOCK_BOUND_S:
+        return Finding(Code.CLOCK_BEHIND, {"now": day(now), "true": day(floor)})
+    return None
+
+
 def _dates(seen: Observation) -> dict[str, str]:
     given = {
         "now": seen.now,
-        "true": seen.server_date,
+        "true": seen.not_before if seen.server_date is None else seen.server_date,
         "begins": seen.not_before,
         "ends": seen.not_after,
     }
@@ -233,7 +250,25 @@ def _mqtt(seen: Observation) -> Code:
     }.get(seen.failure, Code.MQTT_CUT)
 
 
-def together(first: Finding, websocket_works: bool) -> Finding:
-    """What a failure of MQTT means, once it is known whether the other carrier works."""
-    cut = first.code in (Code.TLS_CUT, Code.TLS_SILENT, Code.MQTT_CUT, Code.MQTT_SILENT)
-    return Finding(Code.MQTT_BLOCKED, first.facts) if cut and websocket_works else first
+_CUT = frozenset({Code.TLS_CUT, Code.TLS_SILENT, Code.MQTT_CUT, Code.MQTT_SILENT})
+
+
+def blames_carrier(finding: Finding) -> bool:
+    """Whether another carrier may get through where this one met `finding`."""
+    return finding.code in _CUT
+
+
+def together(first: Finding, other: Finding | None) -> Finding:
+    """What `first`, met by MQTT, means once the websocket met `other`, or nothing wrong.
+
+    A server that shows our certificate and hangs up on both as soon as it has seen ours does not
+    want it; nobody between could tell the two apart and cut both so late.
+    """
+    if not blames_carrier(first):
+        return first
+    if other is None:
+        return Finding(Code.MQTT_BLOCKED, first.facts)
+    hung_up = other.code in (Code.MQTT_CUT, Code.WEBSOCKET_REFUSED) and not other.answered
+    if first.code is Code.MQTT_CUT and hung_up:
+        return Finding(Code.OWN_REFUSED, first.facts)
+    return first

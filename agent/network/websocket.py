@@ -102,6 +102,9 @@ class WebSocket:
     def setblocking(self, flag: bool) -> None:
         self._tls.setblocking(flag)
 
+    def settimeout(self, seconds: float) -> None:
+        self._tls.settimeout(seconds)
+
     def pending(self) -> int:
         """What can be read without the kernel; the end can be."""
         return self._unread + self._tls.pending() + self._over

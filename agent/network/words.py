@@ -81,8 +81,7 @@ def _secure(code: Code) -> str:
             " ({subject})."
         ),
         Code.CLOCK_BEHIND: _(
-            "This injector's clock is behind: it shows {now}, and the server's certificate begins"
-            " {begins}."
+            "This injector's clock is behind: it shows {now}, and {true} is over."
         ),
         Code.CLOCK_AHEAD: _("This injector's clock is ahead: it shows {now}, and it is {true}."),
         Code.SERVER_EXPIRED: _("The certificate of {server} ended {ends}."),

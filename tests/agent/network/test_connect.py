@@ -135,7 +135,7 @@ def test_an_interim_answer_is_passed_over() -> None:
 
 def test_what_a_refusal_offers_is_kept() -> None:
     answer = Reader().feed(
-        b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\nproxy-authenticate: Basic realm=x\r\n"
+        b"HTTP/1.1 407 No\r\nProxy-Authenticate: NT\x1bLM\r\nproxy-authenticate: Basic realm=x\r\n"
         b"Date: Tue, 24 Nov 2026 15:00:00 GMT\r\n\r\n<html>why</html>"
     )
     assert answer == Answer(407, ("ntlm", "basic"), "Tue, 24 Nov 2026 15:00:00 GMT")

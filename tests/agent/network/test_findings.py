@@ -17,6 +17,7 @@ from agent.network.findings import (
     Finding,
     Observation,
     classify,
+    clock,
     clock_off,
     together,
 )
@@ -117,6 +118,25 @@ def test_a_date_that_does_not_fit_is_the_clocks_or_the_servers(
     assert classify(observation).code is code
 
 
+@pytest.mark.parametrize(
+    ("now", "true", "floor", "code"),
+    [
+        (NOW, NOW + 5, NOW - DAY, None),
+        (NOW, NOW + DAY, 0, Code.CLOCK_BEHIND),
+        (NOW, NOW - DAY, 0, Code.CLOCK_AHEAD),
+        (NOW, None, NOW - DAY, None),
+        (NOW, None, NOW + DAY, Code.CLOCK_BEHIND),  # before a date that was signed
+    ],
+)
+def test_a_clock_beside_the_servers_and_what_was_signed(
+    now: float, true: float | None, floor: float, code: Code | None
+) -> None:
+    found = clock(now, true, floor)
+    assert (found.code if found else None) is code
+    if found:
+        assert "2026" in words.what(found)
+
+
 def test_a_clock_may_be_a_little_off() -> None:
     assert clock_off(NOW, NOW + 299) is None
     assert clock_off(NOW, NOW + 301) == -301
@@ -124,10 +144,19 @@ def test_a_clock_may_be_a_little_off() -> None:
 
 
 def test_a_cut_means_more_once_the_websocket_was_tried() -> None:
+    inspected = Finding(Code.TLS_INSPECTED)
     for code in (Code.TLS_CUT, Code.TLS_SILENT, Code.MQTT_CUT, Code.MQTT_SILENT):
-        assert together(Finding(code), True).code is Code.MQTT_BLOCKED
-        assert together(Finding(code), False).code is code
-    assert together(Finding(Code.TLS_INSPECTED), True).code is Code.TLS_INSPECTED
+        assert together(Finding(code), None).code is Code.MQTT_BLOCKED
+        assert together(Finding(code), inspected).code is code
+    assert together(inspected, None) == inspected
+
+
+def test_a_server_that_hangs_up_on_both_carriers_does_not_want_our_certificate() -> None:
+    cut = Finding(Code.MQTT_CUT, {"server": "a:1", "error": "cut"})
+    for other in (cut, Finding(Code.WEBSOCKET_REFUSED, {"status": "-"})):
+        assert together(cut, other).code is Code.OWN_REFUSED
+    answered = Finding(Code.WEBSOCKET_REFUSED, {"status": "403"})
+    assert together(cut, answered).code is Code.MQTT_CUT
 
 
 @pytest.mark.parametrize("code", list(Code), ids=str)

@@ -1,0 +1,1 @@
+"""`patency-agent doctor`."""
