@@ -164,6 +164,11 @@ class Connection(asyncio.BufferedProtocol):
         self.end(Reason.LOST)
         self._socket_open = False
         self._house.connections.discard(self)
+        # What TLS holds, 200 KB where much was read, goes now and not with the next collection:
+        # a connection stands in circles with its lanes and its dialogue.
+        del self._transport
+        if hasattr(self, "down"):
+            del self.down.transport
         self._check_gone()
 
     def pause_writing(self) -> None:
@@ -195,6 +200,9 @@ class Connection(asyncio.BufferedProtocol):
         except Exception:
             log.exception("connection of %s", self.identity.device)
             self.end(Reason.INTERNAL)
+        if self._state is State.OVER:
+            self._reader = packets.Reader(packets.BEFORE_CONNECT)  # keeps nothing of the rest
+            return
         reader.keep()
         if not (reader.held or self._more):
             self._held_since = None

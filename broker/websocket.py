@@ -108,6 +108,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
+        del self._transport
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

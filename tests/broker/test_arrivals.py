@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.errors import Reason
+from broker.options import Limits
 from tests.broker import raw
 from tests.broker.conftest import A, Running, Start
 from tests.broker.raw import Raw
@@ -74,6 +75,12 @@ async def test_the_accept_loop_survives_running_out_of_descriptors(
     running: Running = await start()
     async with await running.live(A) as device:
         await device.ping()
+
+
+def test_ten_seconds_for_connect() -> None:
+    """Tests shorten it; this is what a hospital gets."""
+    assert Limits().connect_s == 10
+    assert Limits().keepalive_factor == 1.5
 
 
 async def test_half_open_sockets_beside_live_devices(start: Start) -> None:

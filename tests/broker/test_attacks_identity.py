@@ -5,14 +5,17 @@ Comments name the amqtt 0.12.1 function whose defect is closed by the gate stand
 Requirements: R-CON-3, R-CON-4, R-CON-6.
 """
 
+import contextlib
 import datetime as dt
 import time
 
 import pytest
 
+from broker import denied
 from broker.errors import Reason
 from tests.broker import raw
 from tests.broker.conftest import BOTH_CARRIERS, A, B, Running, Start
+from tests.scale import scaled
 from tests.tls import Authority, Issued
 
 pytestmark = BOTH_CARRIERS
@@ -74,6 +77,32 @@ async def test_an_identity_that_the_portal_denies(start: Start) -> None:
     await refused_unheard(running, running.identities[A], Reason.DENIED)
     async with await running.live(B):
         assert running.gate.connections == {B}
+
+
+@pytest.mark.parametrize("by", ["device", "certificate"])
+async def test_a_device_revoked_while_it_is_live(running: Running, by: str) -> None:
+    """THREATS: cut within 2 s, and none of 100 returns succeeds."""
+    number = denied.serial(format(running.identities[A].certificate.serial_number, "x"))
+    async with await running.live(A) as device, await running.live(B) as other:
+        began = time.monotonic()
+        if by == "device":
+            running.gate.deny(denied.DenyList(devices=frozenset({A})))
+        else:
+            running.gate.deny(denied.DenyList(certificates=frozenset({number})))
+        await device.ended(2)
+        assert time.monotonic() - began < 2
+        await running.handler.told("disconnected", A, Reason.DENIED)
+        for _ in range(scaled(100, at_least=10)):
+            with contextlib.suppress(OSError):  # a websocket is closed before it opens
+                async with await running.raw(A) as again:
+                    again.send(raw.connect(A))
+                    assert await again.ended() == b""
+        assert running.gate.connections == {B}
+        assert running.gate.stats().counters["connects"] == 2
+        await other.ping()
+        running.gate.deny(denied.DenyList())
+        async with await running.live(A) as allowed:
+            await allowed.ping()
 
 
 async def test_a_certificate_that_expires_while_connected(
