@@ -153,14 +153,14 @@ def _proxy(seen: Observation) -> Code:
     if seen.failure is not Failure.STATUS:
         by_failure = {Failure.TIMEOUT: Code.PROXY_SILENT, Failure.PROTOCOL: Code.PROXY_NOT_HTTP}
         return by_failure.get(seen.failure, Code.PROXY_UNREACHABLE)
-    if seen.status == 407:
+    if seen.status in (401, 407):  # tinyproxy says 401 to credentials that are wrong
         if seen.schemes and "basic" not in seen.schemes:
             return Code.PROXY_SCHEME
         wrong = seen.credentials
         return Code.PROXY_REFUSES_CREDENTIALS if wrong else Code.PROXY_WANTS_CREDENTIALS
     if seen.status in (403, 405):
         return Code.PROXY_FORBIDS
-    if seen.status in (502, 503, 504):
+    if seen.status in (500, 502, 503, 504):  # tinyproxy says 500 of a server it cannot reach
         return Code.PROXY_CANNOT_REACH
     return Code.PROXY_STATUS
 

@@ -54,7 +54,12 @@ CASES = [
         Code.PROXY_REFUSES_CREDENTIALS,
     ),
     (seen(Stage.PROXY, Failure.STATUS, status=407, schemes=("ntlm",)), Code.PROXY_SCHEME),
+    (
+        seen(Stage.PROXY, Failure.STATUS, status=401, credentials=True),
+        Code.PROXY_REFUSES_CREDENTIALS,
+    ),
     (seen(Stage.PROXY, Failure.STATUS, status=403), Code.PROXY_FORBIDS),
+    (seen(Stage.PROXY, Failure.STATUS, status=500), Code.PROXY_CANNOT_REACH),
     (seen(Stage.PROXY, Failure.STATUS, status=502), Code.PROXY_CANNOT_REACH),
     (seen(Stage.PROXY, Failure.STATUS, status=504), Code.PROXY_CANNOT_REACH),
     (seen(Stage.PROXY, Failure.STATUS, status=302), Code.PROXY_STATUS),
