@@ -11,7 +11,7 @@ from agent import core, effects
 from agent.clock import Clock
 from agent.core import Core
 from agent.effects import Effect, Phase
-from agent.identity import Identity
+from agent.identity import Identity, Server
 from agent.link import Link, Token
 from agent.network import words
 from agent.network.carriers import Carriers
@@ -19,6 +19,7 @@ from agent.network.findings import Finding, Observation, classify
 from agent.network.route import Carrier, Route
 from agent.network.settings import Settings
 from agent.outbox import Entry, Outbox
+from agent.servers import ServerList
 from agent.wire import messages, topics
 from agent.wire.messages import Heartbeat, Hello, Live, Message, Up
 
@@ -57,10 +58,13 @@ class Connection:
         timing: core.Timing | None = None,
         settings: Settings | None = None,
         carriers: Carriers | None = None,
+        servers: ServerList | None = None,
     ) -> None:
         self.finding: Finding | None = None  # why there is no connection, or ended; None: not known
         self._settings = settings or Settings()
         self._carriers = carriers or Carriers()
+        self._list = servers or ServerList(identity.servers)
+        self._dial_list = self._list.dial  # as the core numbers it
         self._tried = 0  # number of the access server of the last attempt
         self._identity = identity
         self._context = identity.tls_context()
@@ -68,9 +72,7 @@ class Connection:
         self._outbox = outbox
         self._owner = owner
         self._timing = timing or core.Timing()
-        self._core = Core(
-            device=identity.device, servers=len(identity.servers), timing=self._timing
-        )
+        self._core = Core(device=identity.device, servers=len(self._dial_list), timing=self._timing)
         self._link = Link(identity.device, self, owner.next_frame)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +105,23 @@ class Connection:
     @property
     def server(self) -> str:
         """The access server in use or tried next, as `host:port`."""
-        return str(self._identity.servers[self._core.server])
+        return str(self._dial_list[self._core.server])
+
+    @property
+    def tried(self) -> Server:
+        """The access server of the last attempt."""
+        return self._dial_list[self._tried]
+
+    def renumber(self) -> None:
+        """The list of servers has changed: a connection stays, a failure goes on by the new one."""
+        before, self._dial_list = self._dial_list, self._list.dial
+        next_one, tried = before[self._core.server], before[self._tried]
+        for server in (next_one, tried):
+            if server not in self._dial_list:
+                self._dial_list += (server,)
+        self._tried = self._dial_list.index(tried)
+        self._core.use(len(self._dial_list), self._dial_list.index(next_one))
+        self._carriers.renumber()
 
     @property
     def carrier(self) -> Carrier:
@@ -256,9 +274,7 @@ class Connection:
 
     def _dial(self, server: int) -> None:
         self._tried = server
-        route = Route(
-            self._identity.servers[server], self._carriers.choose(server), self._settings.proxy
-        )
+        route = Route(self._dial_list[server], self._carriers.choose(server), self._settings.proxy)
         self._link.dial(route, self._context, self._timing.dial * _IN_TIME)
 
     def _blame(self, seen: Observation | None) -> None:

@@ -62,6 +62,9 @@ class Timing:
     back_off_cap: float = 20.0
     lasting: float = 10.0  # a connection that lasted this long resets the back-off
     stuck: float = 900.0  # no PUBACK at all for this long: the server forgot us
+    # With another server to go to: no PUBACK at all, hello's included, for this long (to twice as
+    # long, by chance) means that this server has lost the portal and the other may not have.
+    elsewhere: float = 120.0
     # Messages that await their PUBACK. Half of what the gate takes before it stops reading: a slow
     # database must not keep it from reading our pings.
     window: int = 32
@@ -101,6 +104,8 @@ class Core:
         self.outbox = ""  # set by the shell: the name that `hello` stated
         self._device = device
         self._servers = servers
+        self._patience = 0.0  # how long to wait for any PUBACK on this connection
+        self._greeted = False
         self._t = timing or Timing()
         self.keepalive = Keepalive(self._t.ping)
         self._jitter = jitter or random.SystemRandom()
@@ -159,6 +164,12 @@ class Core:
             self._dial(now)
         return self._take()
 
+    def use(self, servers: int, current: int) -> None:
+        """There are other servers to go to from the next failure on; the present one is number
+        `current` of them."""
+        self._servers = servers
+        self.server = current
+
     def tick(self, now: float) -> list[Effect]:
         """Time passed. Call it at `next_deadline`, or more often."""
         if self._deadline is not None and now >= self._deadline:
@@ -204,8 +215,13 @@ class Core:
             self._ping_due = now + self.keepalive.every
             self._ping_sent = None
             self._heartbeat_due = now
+            self._greeted = False
+            self._patience = self._t.stuck
+            if self._servers > 1:
+                self._patience = self._jitter.uniform(self._t.elsewhere, 2 * self._t.elsewhere)
             self._effects.append(effects.Greet())
-            self._enter(now, Phase.GREETING, "", deadline=None)
+            wait = self._patience if self._servers > 1 else None
+            self._enter(now, Phase.GREETING, "", deadline=wait)
         return self._take()
 
     def lost(self, now: float, reason: str) -> list[Effect]:
@@ -225,6 +241,7 @@ class Core:
     def greeted(self, now: float) -> list[Effect]:
         """PUBACK of `hello`: the portal has decided on it, its own `hello` is due."""
         if self.phase is Phase.GREETING:
+            self._greeted = True
             self._deadline = now + self._t.welcome
         return self._take()
 
@@ -345,7 +362,7 @@ class Core:
         """The phase's deadline passed."""
         if self.phase is Phase.WAITING:
             self._dial(now)
-        elif self.phase is Phase.GREETING:
+        elif self.phase is Phase.GREETING and self._greeted:
             self._open(now)  # the portal decided on hello and said nothing: go on without its mark
         else:
             self._break(now, f"{self.phase} took too long", hang_up=True, late=True)
@@ -355,7 +372,7 @@ class Core:
         overdue = self._ping_sent is not None and now >= self._ping_sent + self._t.silence
         if overdue or now >= self._heard + self._t.silence:
             self._break(now, "silent link", hang_up=True)
-        elif self._flow.in_flight and now - self._progress >= self._t.stuck:
+        elif self._flow.in_flight and now - self._progress >= self._patience:
             self._break(now, "no message was acknowledged", hang_up=True)
         elif now >= self._ping_due and self._ping_sent is None:
             self._effects.append(effects.Ping())

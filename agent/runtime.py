@@ -38,7 +38,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agent import core, drivers, i18n, identity, logs, posix
+from agent import core, drivers, i18n, identity, logs, posix, servers
 from agent.audit import AuditLog
 from agent.clock import Clock
 from agent.connection import Connection
@@ -48,7 +48,7 @@ from agent.effects import Phase, Unreadable
 from agent.errors import ControlError, StateError
 from agent.hooks import Hooks
 from agent.i18n import _
-from agent.identity import Identity
+from agent.identity import Identity, Server
 from agent.inbox import Inbox
 from agent.network import carriers
 from agent.network.route import Carrier
@@ -89,6 +89,7 @@ class Agent(Hooks):
     outbox: Outbox
     audit: AuditLog
     identity: Identity
+    _servers: servers.Keeper
 
     def __init__(
         self,
@@ -271,11 +272,13 @@ class Agent(Hooks):
         self.spawn(self._room.work(), name="room")
         for install in self._parts:
             install(self)
+        self._servers = servers.Keeper(self, self._here, self._renumber)
         self._connection = Connection(
             identity=self.identity,
             clock=self.clock,
             outbox=self.outbox,
             owner=self,
+            servers=self._servers.list,
             timing=self._timing,
             settings=self._site.settings,
             carriers=self._carriers,
@@ -419,10 +422,23 @@ class Agent(Hooks):
 
     def changed(self, phase: Phase, reason: str) -> None:
         log.info("connection: %s %s", phase, reason)
+        if phase is Phase.ONLINE and self._connection is not None:
+            self._servers.worked(self._connection.tried)
         if self.online is not self._was_online:
             self._was_online = self.online
             for watcher in self._online_watchers:
                 watcher(self._was_online)
+
+    def _here(self) -> Server | None:
+        """The access server at which the portal answers."""
+        connection = self._connection
+        if connection is None or connection.phase is not Phase.ONLINE:
+            return None
+        return connection.tried
+
+    def _renumber(self) -> None:
+        if self._connection is not None:
+            self._connection.renumber()
 
     def renamed(self) -> None:
         self.record(

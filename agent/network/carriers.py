@@ -39,6 +39,10 @@ class Carriers:
         if name in list(Carrier) and since.isdigit() and 0 <= now_ms - int(since) < REMEMBERED_MS:
             self._first = Carrier(name)
 
+    def renumber(self) -> None:
+        """The servers have other numbers."""
+        self._next.clear()
+
     def choose(self, server: int) -> Carrier:
         """For the next attempt at server number `server`."""
         return self._next.get(server, self._first)

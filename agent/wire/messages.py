@@ -328,12 +328,25 @@ class ServerHead(Message, frozen=True, kw_only=True, forbid_unknown_fields=True)
     head: SignedHead
 
 
+class AccessServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}\Z")]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Servers(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Access servers in order of preference, from the next failure on."""
+
+    TYPE: ClassVar[str] = "servers"
+    servers: Annotated[list[AccessServer], msgspec.Meta(min_length=1, max_length=16)]
+
+
 UP: tuple[type[Up], ...] = (
     Hello, Heartbeat, Live, Telemetry, Event, Accepted, Challenge, SessionUpdate, Receipt,
     Execution, Audit,
 )  # fmt: skip
 DOWN: tuple[type[Message], ...] = (
     Welcome, Refused, AccessRequest, Answer, End, Job, Cancel, Rate, RosterUpdate, ServerHead,
+    Servers,
 )  # fmt: skip
 
 

@@ -16,10 +16,15 @@ from fleet.inventory.models import Device
 from fleet.jobs import outbound as jobs
 from fleet.mqtt.alarms import alarm
 from fleet.mqtt.trouble import is_trouble
+from fleet.servers import outbound as servers
 
 log = logging.getLogger(__name__)
 
-OWED: tuple[Callable[[Device], Iterable[Message]], ...] = (access.pending, jobs.pending)
+OWED: tuple[Callable[[Device], Iterable[Message]], ...] = (
+    servers.pending,
+    access.pending,
+    jobs.pending,
+)
 
 
 def greet(device: Device, message: Hello, high: int, now: datetime) -> None:

@@ -21,6 +21,7 @@ from fleet.jobs import services as jobs
 from fleet.mqtt import services
 from fleet.mqtt.lanes import PortalLanes
 from fleet.mqtt.queue import IngestQueue
+from fleet.servers.outbound import Told
 from fleet.telemetry import services as telemetry
 
 # An agent sends a heartbeat every 10 s; the gate cuts a silent socket after 15. What is left for
@@ -67,6 +68,7 @@ def standard() -> tuple[Tick, ...]:
         Tick("jobs", timedelta(seconds=1), jobs.tick),
         Tick("checkpoint", timedelta(seconds=15), checkpoint),
         Tick("heads", timedelta(seconds=5), Heads().tell),
+        Tick("servers", timedelta(seconds=2), Told().tell),
         Tick("forget", timedelta(minutes=1), forget),
     )
 

@@ -7,7 +7,7 @@ yet and never replaces one.
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ def seals() -> tuple[Seal, Seal]:
     return made[0], made[1]
 
 
-def message_vectors() -> list[dict[str, Any]]:
+def message_vectors(
+    up: Sequence[messages.Up] = samples.FIRST_UP,
+    down: Sequence[messages.Message] = samples.FIRST_DOWN,
+) -> list[dict[str, Any]]:
     return [
         {
             "direction": direction,
@@ -55,9 +58,13 @@ def message_vectors() -> list[dict[str, Any]]:
             "version": it.VERSION,
             "payload": messages.encode(it).decode(),
         }
-        for direction, them in (("up", samples.UP), ("dn", samples.DOWN))
+        for direction, them in (("up", up), ("dn", down))
         for it in them
     ]
+
+
+def server_vectors() -> list[dict[str, Any]]:
+    return message_vectors((), samples.SERVERS_DOWN)
 
 
 def seal_vectors() -> dict[str, Any]:
@@ -239,6 +246,7 @@ def trust_vectors() -> dict[str, Any]:
 
 ALL: dict[str, Callable[[], Any]] = {
     "messages": message_vectors,
+    "servers": server_vectors,
     "seal": seal_vectors,
     "mux": mux_vectors,
     "resume": resume_vectors,

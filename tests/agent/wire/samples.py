@@ -45,10 +45,19 @@ _sample = m.Sample(
     values={Metric("pressure_kpa_a"): 12.5, Metric("heater_temp_c"): 37.0},
 )
 
-UP: tuple[m.Up, ...] = (
+# What the first agents read. It is in a frozen vector, so it does not grow with the types.
+KNOWN_FIRST = {
+    kind: [1]
+    for kind in (
+        "access-request", "answer", "audit-head", "cancel", "end", "hello", "job", "rate",
+        "refused", "roster",
+    )
+}  # fmt: skip
+
+FIRST_UP: tuple[m.Up, ...] = (
     m.Hello(
         **_up, agent_version="1.2.3", software_version="10.0.4",
-        product_line=ProductLineCode.CT_DUAL, state=ClinicalState.IDLE, knows=m.known_down(),
+        product_line=ProductLineCode.CT_DUAL, state=ClinicalState.IDLE, knows=KNOWN_FIRST,
         outbox="0b" * 16, high=7, roster_version=3, services={"ssh": Level.OS}, head=HEAD,
     ),
     m.Heartbeat(**_up, state=ClinicalState.ARMED, outbox_depth=2, rtt_ms=12.5),
@@ -75,7 +84,7 @@ UP: tuple[m.Up, ...] = (
     m.Audit(**_durable, entries=[ENTRY], head=HEAD),
 )  # type: ignore[arg-type]  # fmt: skip
 
-DOWN: tuple[m.Message, ...] = (
+FIRST_DOWN: tuple[m.Message, ...] = (
     m.Welcome(at=AT, outbox="0b" * 16, high=7, head=HEAD),
     m.Refused(outbox="0b" * 16, seq=7, reason=RefusalReason.MALFORMED),
     m.AccessRequest(
@@ -95,3 +104,16 @@ DOWN: tuple[m.Message, ...] = (
     m.RosterUpdate(roster=b"{}", signature=bytes(64)),
     m.ServerHead(head=HEAD),
 )  # fmt: skip
+
+# Access servers that come and go.
+SERVERS_DOWN: tuple[m.Message, ...] = (
+    m.Servers(
+        servers=[
+            m.AccessServer(host="east.example.org", port=443),
+            m.AccessServer(host="192.0.2.7", port=8443),
+        ]
+    ),
+)
+
+UP = FIRST_UP
+DOWN = (*FIRST_DOWN, *SERVERS_DOWN)
