@@ -17,7 +17,7 @@ from django.conf import settings  # noqa: E402
 from fleet.access.stream import application as stream_application  # noqa: E402
 from fleet.core.asgi import Receive, Scope, Send, refuse_websocket  # noqa: E402
 from fleet.core.handler import PortalHandler  # noqa: E402
-from fleet.live.routing import websocket_urlpatterns  # noqa: E402
+from fleet.live.routing import LIVE_PATH, websocket_urlpatterns  # noqa: E402
 
 django_application = PortalHandler()
 # Channels ships no types.
@@ -36,7 +36,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if path.startswith("/ws/stream/"):
             # Not through Channels: a consumer is ten times slower per byte.
             await stream_application(scope, receive, send)
-        elif path.startswith("/ws/live/"):
+        elif path == LIVE_PATH:  # Channels' router knows no other and would fail
             await live_application(scope, receive, send)
         else:
             await refuse_websocket(receive, send, 4404)

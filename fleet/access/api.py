@@ -20,7 +20,10 @@ from fleet.accounts.permissions import Action, require, restrict
 from fleet.core import clock
 from fleet.core.errors import Invalid
 from fleet.core.fields import Base64Field
+from fleet.core.serializers import StrictSerializer
 from fleet.inventory.models import Device
+
+_STATES = [state.value for state in SessionState]
 
 
 class SessionSerializer(serializers.ModelSerializer[Session]):
@@ -62,7 +65,7 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
         return session.state_reason or None
 
 
-class RequestSerializer(serializers.Serializer[Any]):
+class RequestSerializer(StrictSerializer):
     """Name the device by its id, or by a serial number that only one device has."""
 
     device = serializers.CharField(required=False, max_length=64)
@@ -77,7 +80,7 @@ class RequestSerializer(serializers.Serializer[Any]):
     life_s = serializers.IntegerField(default=1800, min_value=60, max_value=8 * 3600)
 
 
-class AnswerSerializer(serializers.Serializer[Any]):
+class AnswerSerializer(StrictSerializer):
     client_key = Base64Field(max_length=32, help_text="X25519, 32 bytes, made for this session")
     signature = Base64Field(help_text="SSHSIG, binary, namespace access@patency")
 
@@ -136,6 +139,11 @@ class SessionList(generics.ListAPIView[Session]):
         user = require(self.request.user, Action.ACCESS_VIEW)
         rows = selectors.sessions_for(user)
         state = self.request.query_params.get("state")
+        if state and state not in _STATES:
+            raise Invalid(
+                _("There is no such state. The states are: %(states)s.")
+                % {"states": ", ".join(_STATES)}
+            )
         return rows.filter(state=state) if state else rows
 
     def post(self, request: Request) -> Response:

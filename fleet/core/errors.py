@@ -4,14 +4,16 @@ from agent.wire.catalogue import RefusalReason
 
 
 class PortalError(Exception):
-    """Something a person or a program asked for that cannot be. `message` carries the remedy."""
+    """Something a person or a program asked for that cannot be. `message` carries the remedy;
+    `reason` is the audit's code for why, where a refusal is recorded."""
 
     code = "error"
     status = 400
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.reason = reason
 
 
 class Invalid(PortalError):

@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 
 from django.core import signals
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.urls import set_script_prefix
+from django.utils import translation
+from django.utils.translation import get_language_from_request
 
+from fleet.core import api
 from fleet.core.asgi import Receive
 
 THREADS = 12  # SQLite has one writer at a time; readers wait for the interpreter anyway
@@ -49,13 +52,13 @@ class PortalHandler(ASGIHandler):
         except _GoneError:
             return
         except TimeoutError:
-            await self._plain(send, 408, "The request took too long to arrive.")
+            await self._refuse(scope, send, 408, "timeout")
             return
         if body is None:
-            await self._plain(send, 413, f"At most {MAX_BODY} bytes.")
+            await self._refuse(scope, send, 413, "too_large")
             return
         if self._under_way >= WAITING:
-            await self._plain(send, 503, "Busy. Try again in a moment.")
+            await self._refuse(scope, send, 503, "busy")
             return
         self._under_way += 1
         try:
@@ -97,10 +100,25 @@ class PortalHandler(ASGIHandler):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, context.run, call, *arguments)
 
-    async def _plain(self, send: Any, status: int, text: str) -> None:
-        response = HttpResponse(text, status=status, content_type="text/plain")
+    async def _refuse(self, scope: Any, send: Any, status: int, code: str) -> None:
+        """Before any of Django runs: in the language that the browser asks for."""
+        request, _error = self.create_request({**scope, "headers": _few(scope)}, io.BytesIO())
+        response: HttpResponse
+        language = get_language_from_request(request) if request is not None else "en"
+        with translation.override(language):
+            told = api.plain(code)
+        if request is not None and api.wants_json(request):
+            response = JsonResponse(told, status=status)
+        else:
+            response = HttpResponse(told["detail"], status=status, content_type="text/plain")
         response["Connection"] = "close"
+        response["Content-Language"] = language
         await self.send_response(response, send)
+
+
+def _few(scope: Any) -> list[tuple[bytes, bytes]]:
+    """The headers that say which language to answer in."""
+    return [(k, v) for k, v in scope["headers"] if k in (b"accept-language", b"cookie")]
 
 
 async def _read(receive: Receive) -> bytes | None:

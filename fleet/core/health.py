@@ -3,12 +3,14 @@
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fleet.core import readiness
 
 
+@csrf_exempt  # so that a POST is told that there is none, and not that its form is too old
 @require_safe
 @never_cache
 def live(request: HttpRequest) -> JsonResponse:
@@ -16,6 +18,7 @@ def live(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"live": True})
 
 
+@csrf_exempt  # so that a POST is told that there is none, and not that its form is too old
 @require_safe
 @never_cache
 def ready(request: HttpRequest) -> JsonResponse:
@@ -31,6 +34,7 @@ def ready(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"ready": ready, "parts": parts}, status=200 if ready else 503)
 
 
+@csrf_exempt  # so that a POST is told that there is none, and not that its form is too old
 @require_safe
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:

@@ -86,17 +86,13 @@ class DeviceList(generics.ListAPIView[Device]):
     serializer_class = DeviceSerializer
 
     def get_queryset(self) -> QuerySet[Device]:
-        wanted = {name: str(text) for name, text in self.request.query_params.items()}
-        online = wanted.get("online", "").lower()
+        user = require(self.request.user, Action.DEVICE_VIEW)
+        asked = {name: str(text) for name, text in self.request.query_params.items()}
+        online = asked.get("online", "").lower()
         if online and online not in _YES_NO:
             raise Invalid(_("“online” is true or false."))
-        if wanted.get("state") and wanted["state"] not in _STATES:
-            raise Invalid(
-                _("There is no such state. The states are: %(states)s.")
-                % {"states": ", ".join(_STATES)}
-            )
-        wanted["online"] = _YES_NO.get(online, "")
-        return find(visible(self.request.user), DeviceFilter.read(wanted)).order_by("serial", "pk")
+        wanted = DeviceFilter.checked({**asked, "online": _YES_NO.get(online, "")}, user)
+        return find(visible(user), wanted).order_by("serial", "pk")
 
 
 @extend_schema_view(get=extend_schema(summary="One device"))

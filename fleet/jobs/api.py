@@ -1,6 +1,5 @@
 """The API of jobs, executions and bundles."""
 
-from pathlib import Path
 from typing import Any
 
 from django.db.models import QuerySet
@@ -18,9 +17,10 @@ from agent.wire.catalogue import ClinicalState, ExecutionState, JobKind
 from fleet.accounts.permissions import Action, require, restrict
 from fleet.core import clock
 from fleet.core.errors import Invalid
+from fleet.core.serializers import StrictSerializer
 from fleet.inventory.models import Device
 from fleet.inventory.search import MAX_QUERY, DeviceFilter, find
-from fleet.jobs import selectors, services
+from fleet.jobs import bundles, selectors, services
 from fleet.jobs.models import Execution, Job
 
 
@@ -58,7 +58,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         fields = ["job", "kind", "hours", "created_by", "created_at", "not_after", "executions"]
 
 
-class FilterSerializer(serializers.Serializer[Any]):
+class FilterSerializer(StrictSerializer):
     """The filters of the device list; all that are given must hold."""
 
     q = serializers.CharField(required=False, allow_blank=True, max_length=MAX_QUERY)
@@ -70,7 +70,7 @@ class FilterSerializer(serializers.Serializer[Any]):
     online = serializers.ChoiceField(required=False, allow_blank=True, choices=["yes", "no"])
 
 
-class NewJobSerializer(serializers.Serializer[Any]):
+class NewJobSerializer(StrictSerializer):
     """Either `devices` or `filter`, which may be empty: every injector that you may see."""
 
     kind = serializers.ChoiceField(choices=[kind.value for kind in JobKind])
@@ -124,7 +124,8 @@ def _devices(request: Request, data: dict[str, Any]) -> tuple[dict[str, str], li
         if len(found) != len(named):
             get_object_or_404(allowed.none())
         return {}, found
-    wanted = DeviceFilter.read(data["filter"])
+    actor = require(request.user, Action.JOB_CREATE)
+    wanted = DeviceFilter.checked(data["filter"], actor)
     return wanted.chosen(), list(find(allowed, wanted)[: services.MAX_DEVICES + 1])
 
 
@@ -170,12 +171,4 @@ def cancel(request: Request, pk: str) -> Response:
 def bundle(request: Request, pk: str) -> FileResponse:
     found = _execution(request, pk, Action.BUNDLE_DOWNLOAD)
     actor = require(request.user, Action.BUNDLE_DOWNLOAD)
-    return bundle_response(services.download(actor=actor, execution=found, now=clock.now()), found)
-
-
-def bundle_response(path: Path, execution: Execution) -> FileResponse:
-    """The file under a name that a person can file: serial and day."""
-    name = f"{execution.device.serial}-{execution.created_at:%Y-%m-%d}-{execution.pk[:8]}.zip"
-    return FileResponse(
-        path.open("rb"), as_attachment=True, filename=name, content_type="application/zip"
-    )
+    return bundles.response(services.download(actor=actor, execution=found, now=clock.now()), found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
+from django.http import FileResponse
 
 from agent.wire.catalogue import ExecutionState, JobReason
 from fleet.jobs.ending import close, locked
@@ -91,3 +92,11 @@ def failed(attempt: Attempt, reason: JobReason, *, now: datetime) -> None:
             return
         if execution.bundle_digest == attempt.digest:
             close(execution, ExecutionState.FAILED, actor="portal", reason=reason, now=now)
+
+
+def response(path: Path, execution: Execution) -> FileResponse:
+    """The file under a name that a person can file, the same wherever it comes from."""
+    name = f"{execution.device.serial}-{execution.created_at:%Y-%m-%d}-{execution.pk[:8]}.zip"
+    return FileResponse(
+        path.open("rb"), as_attachment=True, filename=name, content_type="application/zip"
+    )

@@ -6,8 +6,12 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from agent.wire.catalogue import JobKind
+from fleet.core.ids import new_hex32
+from fleet.inventory.search import DeviceFilter
 from fleet.jobs.labels import KINDS
 
+# All that the form sends; a name beside these would narrow nothing down, whatever it was meant to.
+SENT = {"csrfmiddlewaretoken", "kind", "hours", "once", "device", *DeviceFilter.__slots__}
 HOURS = [
     (1, _("1 hour")),
     (8, _("8 hours")),
@@ -35,5 +39,14 @@ class JobForm(forms.Form):
         widget=forms.Select(attrs={"class": "form-select"}),
     )
 
+    # Of this showing of the form: sent twice, by an impatient hand or a reload, it makes one job.
+    once = forms.RegexField(
+        r"\A[0-9a-f]{32}\Z",
+        required=False,
+        initial=new_hex32,
+        widget=forms.HiddenInput,
+        error_messages={"invalid": _("This form has been changed. Open “New job” again.")},
+    )
+
     def cleaned(self) -> dict[str, Any]:
-        return {"kind": self.cleaned_data["kind"], "hours": self.cleaned_data["hours"]}
+        return {name: self.cleaned_data[name] for name in ("kind", "hours", "once")}

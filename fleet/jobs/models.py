@@ -18,6 +18,8 @@ class Job(models.Model):
     kind = models.CharField(max_length=32)
     hours = models.PositiveSmallIntegerField()
     filter = models.JSONField(default=dict, blank=True)  # how the devices were chosen, as asked
+    # Of the form that made it: a form sent twice makes one job.
+    once = models.CharField(max_length=32, null=True, blank=True, unique=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="jobs"
     )

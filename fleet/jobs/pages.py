@@ -12,11 +12,11 @@ from agent.wire.catalogue import ClinicalState, ExecutionState
 from fleet.accounts.models import User
 from fleet.accounts.permissions import Action, allowed, require, restrict
 from fleet.core import clock
-from fleet.core.errors import Invalid
+from fleet.core.errors import Conflict, Invalid
 from fleet.inventory.models import Device, ProductLine, Site
 from fleet.inventory.search import DeviceFilter, find
-from fleet.jobs import selectors, services
-from fleet.jobs.forms import JobForm
+from fleet.jobs import bundles, selectors, services
+from fleet.jobs.forms import SENT, JobForm
 from fleet.jobs.labels import STATES
 from fleet.jobs.models import Execution
 from fleet.pages.http import page, paginate, person, show, watch_groups
@@ -49,6 +49,7 @@ def job_new(request: HttpRequest) -> HttpResponse:
         form = JobForm(request.POST)
         if form.is_valid():
             try:
+                _check(user, request.POST)
                 job = services.create(
                     actor=user,
                     **form.cleaned(),
@@ -56,11 +57,13 @@ def job_new(request: HttpRequest) -> HttpResponse:
                     chosen=filtered.chosen(),
                     now=clock.now(),
                 )
-            except Invalid as error:
+            except (Conflict, Invalid) as error:
                 form.add_error(None, error.message)
+                status = error.status
             else:
                 return redirect("job", job.pk)
-        status = 400
+        else:
+            status = 400
     context: dict[str, Any] = {
         "form": form,
         "one": chosen[0] if "device" in params and chosen else None,
@@ -78,6 +81,17 @@ def job_new(request: HttpRequest) -> HttpResponse:
         fragments={"targets": "jobs/targets.html"},
         status=status,
     )
+
+
+def _check(user: User, sent: QueryDict) -> None:
+    """A mistake only shows too much when it is looked at; here, too much would be done.
+
+    Raises Invalid."""
+    if unknown := sorted(set(sent) - SENT):
+        raise Invalid(
+            _("This form has no “%(name)s”. Open “New job” again.") % {"name": unknown[0][:64]}
+        )
+    DeviceFilter.checked(sent, user)
 
 
 def _chosen(user: User, params: QueryDict) -> tuple[list[Device], DeviceFilter]:
@@ -131,5 +145,4 @@ def bundle(request: HttpRequest, execution: str) -> FileResponse:
     """A POST, since a download is recorded in the audit."""
     row = _execution(request, execution, Action.BUNDLE_DOWNLOAD)
     path = services.download(actor=person(request), execution=row, now=clock.now())
-    name = _("diagnostics") + f"-{row.device.serial}-{row.created_at:%Y%m%d-%H%M}.zip"
-    return FileResponse(path.open("rb"), as_attachment=True, filename=name)
+    return bundles.response(path, row)

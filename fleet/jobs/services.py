@@ -41,9 +41,11 @@ def create(
     now: datetime,
     chosen: dict[str, Any] | None = None,
     life: timedelta = DEFAULT_LIFE,
+    once: str | None = None,
 ) -> Job:
     """Queue a job for devices that the caller has taken from `restrict`. `hours` is how far back
-    diagnostics reach; `chosen` is the filter as it was asked. Raises NotAllowed, Invalid."""
+    diagnostics reach; `chosen` is the filter as it was asked; with the same `once` the same job is
+    made once, and returned again. Raises NotAllowed, Invalid, Conflict."""
     require(actor, Action.JOB_CREATE)
     targets = list(devices)
     _check(actor, targets, hours)
@@ -51,11 +53,14 @@ def create(
         kind=_kind(kind).value,
         hours=hours,
         filter=chosen or {},
+        once=once or None,
         created_by=actor,
         created_at=now,
         not_after=now + life,
     )
     with transaction.atomic():
+        if once and (earlier := Job.objects.filter(once=once).first()) is not None:
+            return _same(earlier, job, targets)
         job.save(force_insert=True)
         executions = [_execution(job, device) for device in targets]
         Execution.objects.bulk_create(executions)
@@ -64,6 +69,19 @@ def create(
             ports.send_down(execution.device_id, outbound.job_message(execution))
             tell(execution)
     return job
+
+
+def _same(earlier: Job, job: Job, devices: list[Device]) -> Job:
+    """The job that the form made the first time, if this is no more than its second time."""
+    asked = earlier.executions.values_list("device_id", flat=True)
+    if all(
+        getattr(earlier, name) == getattr(job, name)
+        for name in ("kind", "hours", "filter", "created_by_id")
+    ) and set(asked) == {device.pk for device in devices}:
+        return earlier
+    raise Conflict(
+        _("This form has made a job already, and now says something else. Open “New job” again.")
+    )
 
 
 def _check(actor: User, devices: list[Device], hours: int) -> None:

@@ -6,4 +6,5 @@ from django.urls import path
 
 from fleet.live.consumers import LiveConsumer
 
-websocket_urlpatterns: list[Any] = [path("ws/live/", LiveConsumer.as_asgi())]
+LIVE_PATH = "/ws/live/"
+websocket_urlpatterns: list[Any] = [path(LIVE_PATH[1:], LiveConsumer.as_asgi())]

@@ -1,6 +1,7 @@
 """Django behind ASGI: bounds on the body, one thread for a request, files, languages."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -110,8 +111,13 @@ async def test_a_body_too_long_or_too_slow(
     portal: PortalHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = bytes(handler.MAX_BODY // 2 + 1)
-    status, _ = await _ask(portal, "/echo", part, part, b"never read")
+    status, content = await _ask(portal, "/echo", part, part, b"never read")
+    assert (status, content) == (413, b"The request is too large. Send less at once.")
+    status, content = await _ask(portal, "/api/v1/jobs/", part, part, accept_language="fr-CA")
     assert status == 413
+    told = json.loads(content)
+    assert told["error"] == "too_large"
+    assert told["detail"].startswith("La requ\u00eate est trop volumineuse")
     monkeypatch.setattr(handler, "BODY_S", 0.05)
     there = ApplicationCommunicator(portal, _scope("/echo"))
     await there.send_input({"type": "http.request", "body": b"x", "more_body": True})

@@ -9,8 +9,10 @@ from asgiref.testing import ApplicationCommunicator
 class Page(ApplicationCommunicator):
     """Speaks ASGI to the application as a browser's websocket would."""
 
-    def __init__(self, application: Any, headers: list[tuple[bytes, bytes]]) -> None:
-        scope = {"type": "websocket", "path": "/ws/live/", "query_string": b"", "headers": headers}
+    def __init__(
+        self, application: Any, headers: list[tuple[bytes, bytes]], *, path: str = "/ws/live/"
+    ) -> None:
+        scope = {"type": "websocket", "path": path, "query_string": b"", "headers": headers}
         super().__init__(application, {**scope, "subprotocols": []})
         self.accepted = False
 

@@ -1,15 +1,19 @@
 """Signing in, the language, tokens of one's own, error pages."""
 
+import logging
 import re
+import sys
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
 from django.test import Client
 
 from fleet.accounts.models import ApiToken, User
 from fleet.accounts.services import use_token
 from fleet.audit.models import Entry
 from fleet.core import clock
+from fleet.core.logs import StrangersFilter
 from tests.conftest import PASSWORD
 
 
@@ -135,9 +139,47 @@ def test_a_form_without_its_token_is_told_what_to_do(owner: User) -> None:
     client.force_login(owner, backend="fleet.accounts.backends.ThrottledBackend")
     response = client.post("/account/tokens/", {"name": "x", "days": "1"})
     assert response.status_code == 403
-    assert "open for too long" in response.content.decode()
+    text = response.content.decode()
+    assert "open for too long" in text
+    assert "This form has expired" in text
+    assert "Not for your role" not in text
 
 
-def test_a_request_that_cannot_be_understood(db: None) -> None:
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/sign-out/", "POST"), (f"/executions/{'0' * 32}/bundle/", "POST"), ("/language/", "POST")],
+)
+def test_an_address_of_a_button_has_a_way_back(
+    path: str, methods: str, owner: User, browser: Callable[[User], Client]
+) -> None:
+    response = browser(owner).get(path)
+    assert response.status_code == 405
+    assert methods in response.headers["Allow"]
+    text = response.content.decode()
+    assert "Go back" in text
+    assert 'href="/"' in text
+
+
+def test_a_request_that_cannot_be_understood(db: None, caplog: pytest.LogCaptureFixture) -> None:
     response = Client(headers={"host": "elsewhere.example"}).get("/sign-in/")
     assert response.status_code == 400
+    [record] = caplog.records
+    assert record.name == "django.security.DisallowedHost"
+    assert StrangersFilter().filter(record)
+    line = logging.Formatter().format(record)
+    assert "elsewhere.example" in line
+    assert "Traceback" not in line
+
+
+def test_a_strangers_line_is_bounded_and_our_own_faults_are_whole() -> None:
+    try:
+        raise RuntimeError("told whole")
+    except RuntimeError:
+        fault = sys.exc_info()
+    long = logging.LogRecord("django.security.x", 40, "", 1, "%s", ("x" * 9000,), fault)
+    ours = logging.LogRecord("fleet.core", 40, "", 1, "y" * 900, (), fault)
+    assert StrangersFilter().filter(long)
+    assert StrangersFilter().filter(ours)
+    assert len(logging.Formatter().format(long)) == 300
+    assert "told whole" in logging.Formatter().format(ours)
+    assert settings.LOGGING["handlers"]["stderr"]["filters"] == ["strangers"]

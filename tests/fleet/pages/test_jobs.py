@@ -1,11 +1,13 @@
 """Jobs in a browser: made for one or for a filter, followed, cancelled, downloaded (R-MNT-3)."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
+from rest_framework.test import APIClient
 
 from agent.wire.catalogue import ExecutionState
 from fleet.accounts.models import User
@@ -56,6 +58,12 @@ def test_a_job_for_what_a_filter_finds(
         ({"kind": "format-disk"}, "Select a valid choice"),
         ({"q": "nothing like this"}, "Choose at least one"),
         ({"device": "not-there"}, "Choose at least one"),
+        ({"devices": "zz"}, "This form has no “devices”"),
+        ({"online": "zz"}, "yes or no"),
+        ({"state": "zz"}, "no such state"),
+        ({"site": "zz"}, "no such site"),
+        ({"product_line": "zz"}, "no such product line"),
+        ({"once": "zz"}, "This form has been changed"),
     ],
 )
 def test_a_wrong_job_is_told_and_not_made(
@@ -69,6 +77,24 @@ def test_a_wrong_job_is_told_and_not_made(
     assert response.status_code == 400
     assert said in response.content.decode()
     assert not Job.objects.exists()
+
+
+def test_a_form_sent_twice_makes_one_job(
+    device: Device, owner: User, browser: Callable[[User], Client]
+) -> None:
+    client = browser(owner)
+    page = client.get(f"/jobs/new/?device={device.pk}").content.decode()
+    found = re.search(r'name="once" value="([0-9a-f]{32})"', page)
+    assert found is not None
+    sent = {**JOB, "device": device.pk, "once": found[1]}
+    answers = [client.post("/jobs/new/", sent) for _time in range(2)]
+    assert answers[0].headers["Location"] == answers[1].headers["Location"]
+    assert Job.objects.count() == 1
+    other = client.post("/jobs/new/", {**sent, "hours": "1"})
+    assert other.status_code == 409
+    assert "has made a job already" in other.content.decode()
+    assert Job.objects.count() == 1
+    assert found[1] not in client.get("/jobs/new/").content.decode()
 
 
 def test_the_page_follows_its_executions(
@@ -100,6 +126,7 @@ def test_downloading_a_bundle_is_recorded(
     owner: User,
     member: User,
     browser: Callable[[User], Client],
+    api: Callable[[User], APIClient],
     portal_data: Path,
 ) -> None:
     path = f"/executions/{execution.pk}/bundle/"
@@ -117,8 +144,12 @@ def test_downloading_a_bundle_is_recorded(
 
     response = browser(owner).post(path)
     assert b"".join(response.streaming_content) == b"zip"  # type: ignore[attr-defined]
-    assert "SN-TEST" in response.headers["Content-Disposition"]
-    assert Entry.objects.filter(action="bundle:download", execution=execution.pk).count() == 1
+    named = response.headers["Content-Disposition"]
+    assert "SN-TEST" in named
+    again = api(owner).get(f"/api/v1{path}")
+    assert again.headers["Content-Disposition"] == named
+    b"".join(again.streaming_content)  # type: ignore[attr-defined]  # which closes the file
+    assert Entry.objects.filter(action="bundle:download", execution=execution.pk).count() == 2
     assert browser(member).post(path).status_code == 404
 
 

@@ -1,0 +1,16 @@
+"""What goes into the log, and how much of it."""
+
+import logging
+
+_MOST = 300  # characters of a line that a stranger has written a part of
+
+
+class StrangersFilter(logging.Filter):
+    """A request that Django turns away as suspicious, such as one for another host, is a line and
+    no traceback: whoever can connect could fill the disk with them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security"):
+            record.exc_info = record.exc_text = None
+            record.msg, record.args = record.getMessage()[:_MOST], ()
+        return True
