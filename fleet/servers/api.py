@@ -10,11 +10,12 @@ from rest_framework.response import Response
 
 from broker.link.wire import Trouble
 from fleet.core import clock
+from fleet.core.serializers import Strict, StrictSerializer
 from fleet.servers import services
 from fleet.servers.models import AccessServer
 
 
-class ServerSerializer(serializers.ModelSerializer[AccessServer]):
+class ServerSerializer(Strict, serializers.ModelSerializer[AccessServer]):
     """An access server and how its link is. `trouble` is empty while it is linked."""
 
     trouble = serializers.ChoiceField(
@@ -32,7 +33,7 @@ class ServerSerializer(serializers.ModelSerializer[AccessServer]):
         validators: list[Any] = []  # the service says it with the remedy
 
 
-class ChangeSerializer(serializers.Serializer[Any]):
+class ChangeSerializer(StrictSerializer):
     """What may change without another row."""
 
     place = serializers.CharField(max_length=80, required=False)
