@@ -19,6 +19,7 @@ $(STAMP): deploy/lock/all.txt pyproject.toml
 .PHONY: translations
 translations: $(STAMP)
 	@$(BIN)/pybabel --quiet compile --directory fleet/locale --domain django
+	@$(BIN)/pybabel --quiet compile --directory fleet/client/locale --domain client
 	@$(BIN)/pybabel --quiet compile --directory agent/locale --domain agent
 
 demo: $(STAMP) translations  ## twelve simulated injectors and the portal on this machine

@@ -13,10 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent.wire import challenge, seal, sshsig
 from agent.wire.catalogue import SessionState
 from agent.wire.challenge import Terms
-from fleet.client import believe, keys, words
+from fleet.client import advice, believe, keys, words
 from fleet.client.errors import ClientError, Exit, NotAllowed, NotFound, SessionOver, Unreachable
-from fleet.client.portal import JSON, Portal
+from fleet.client.i18n import _
+from fleet.client.portal import JSON, Declined, Portal
 from fleet.client.profile import Asked, Profile, SessionFile, Sessions
+from fleet.client.remedies import Remedies
 
 FIRST_WAIT_S = 3.0  # how long `request` waits for a quick device, so that its code can be shown
 AWAY_S = 60.0  # how long `--wait` bears a portal that does not answer
@@ -51,7 +53,14 @@ def _bytes(value: Any, what: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (TypeError, ValueError):
-        raise Unreachable(f"The portal's {what} cannot be read. Check its address.") from None
+        raise Unreachable(
+            _("What the portal sent as {what} cannot be read. Check its address.").format(what=what)
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    """The system's words without the path, which the message has already."""
+    return getattr(error, "strerror", None) or str(error).split(". See ", 1)[0]
 
 
 class Access:
@@ -69,6 +78,7 @@ class Access:
         self._portal = portal
         self._profile = profile
         self._sessions = Sessions(profile.folder)
+        self._remedies = Remedies(portal, profile)
         self._say = say
         self._sleep = sleep
         self._clock = clock
@@ -76,13 +86,21 @@ class Access:
 
     # --- finding ----------------------------------------------------------------------------------
 
-    def find(self, target: str | None, *, states: set[str] | None = None) -> JSON:
+    def find(
+        self, target: str | None, *, states: set[str] | None = None, service: str | None = None
+    ) -> JSON:
         """The session with this id, or the newest that is open with this injector.
 
-        `states` are those to look for. Raises NotFound, SessionOver.
+        `states` are those to look for, `service` what it is wanted for. Raises NotFound,
+        SessionOver.
         """
         if target is None:
-            raise ClientError("Name an injector or a session.", Exit.USAGE)
+            raise ClientError(
+                _("Name an injector or a session. Your injectors: {command}").format(
+                    command=advice.command("devices")
+                ),
+                Exit.USAGE,
+            )
         if len(target) == 32 and set(target) <= set("0123456789abcdef"):
             return self._portal.session(target)
         wanted = states or {state.value for state in SessionState} - _OVER
@@ -95,37 +113,80 @@ class Access:
             if it.get("state") in wanted:
                 return it
             last = last or it
-        if last is not None and last["state"] in _OVER:
-            raise SessionOver(
-                f"{words.over(last['state'], last.get('state_reason'))} "
-                f"Ask again with: patency request {target}"
+        raise self._none(target, last, service)
+
+    def _none(self, target: str, last: JSON | None, service: str | None) -> ClientError:
+        """There is no session to use with this injector; `last` is the newest of all."""
+        if last is None:
+            return NotFound(
+                _("You have no session with {target}. Ask with: {command}").format(
+                    target=target, command=self._remedies.ask(target, service)
+                )
             )
-        if last is not None:
-            raise NotFound(
-                f"The session with {target} is {last['state']}, not {' or '.join(sorted(wanted))}."
+        session, state = str(last["session"]), str(last["state"])
+        if state not in _OVER:
+            return self._not_active(session, state)
+        return SessionOver(
+            f"{words.over(state, last.get('state_reason'))} {self._again(session, target, service)}"
+        )
+
+    def _again(self, session: str, target: str, service: str | None) -> str:
+        file = self._sessions.get(session)
+        if file is None or (service and service not in file.asked.services):
+            command = self._remedies.ask(target, service)
+        else:
+            command = self._remedies.again(file.asked)
+        return _("Ask again with: {command}").format(command=command)
+
+    @staticmethod
+    def _not_active(session: str, state: str) -> NotFound:
+        return NotFound(
+            _("The session is not active yet: {state}. Go on with: {command}").format(
+                state=words.state(state), command=advice.command("answer", session)
             )
-        raise NotFound(f"You have no session with {target}. Ask with: patency request {target}")
+        )
 
     # --- asking -----------------------------------------------------------------------------------
+
+    def check(self, *, signing: bool) -> None:
+        """That a request could be followed through from here, before anybody is asked.
+
+        Raises ClientError when the device root, the folder of sessions or, for `signing`, the key
+        cannot be used.
+        """
+        self._roots()
+        if signing:
+            keys.load(self._profile.key_path)
+        self._sessions.check()
 
     def request(self, target: str, asked: Callable[[JSON], Asked]) -> JSON:
         """Ask, and remember what was asked before anything else can go wrong."""
         self._tidy()
         device = self._portal.device(target)
         mine = asked(device)
-        made = self._portal.request_access(
-            {
-                "device": mine.device,
-                "level": mine.level,
-                "services": mine.services,
-                "reason": mine.reason,
-                "ticket": mine.ticket,
-                "note": mine.note,
-                "life_s": mine.life_s,
-            }
-        )
+        try:
+            made = self._portal.request_access(
+                {
+                    "device": mine.device,
+                    "level": mine.level,
+                    "services": mine.services,
+                    "reason": mine.reason,
+                    "ticket": mine.ticket,
+                    "note": mine.note,
+                    "life_s": mine.life_s,
+                }
+            )
+        except Declined as error:
+            advised = self._remedies.refused(mine)
+            raise ClientError(f"{error.message} {advised}".strip(), Exit.REFUSED) from error
         self._sessions.save(SessionFile(session=str(made["session"]), asked=mine))
         return made
+
+    def explain(self, outcome: Outcome) -> str:
+        """A session that is over in words, with what to do."""
+        file = self._sessions.get(outcome.session)
+        advised = self._remedies.refused(file.asked, outcome.reason) if file else ""
+        return f"{words.over(outcome.state, outcome.reason)} {advised}".strip()
 
     def _tidy(self) -> None:
         """Old keys do not pile up: a session lives 8 hours at most, so none of 2 days is open."""
@@ -159,9 +220,15 @@ class Access:
             return x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ClientError(
-                f"The device root at {path} cannot be read ({error}). Get the file from the keeper "
-                "of the device root, not from the portal, and name it with: patency login "
-                "--device-root FILE"
+                _(
+                    "The device root {path} cannot be read ({error}). Get the file from its "
+                    "keeper, not from the portal, and put it there, or say where it is with: "
+                    "{command} FILE"
+                ).format(
+                    path=path,
+                    error=_why(error),
+                    command=advice.command("login", self._portal.url, "--device-root"),
+                )
             ) from error
 
     def code(self, shown: JSON) -> str | None:
@@ -186,8 +253,9 @@ class Access:
         session = str(shown["session"])
         if not shown.get("challenge"):
             raise ClientError(
-                f"The injector has not answered yet: the session is {shown['state']}. "
-                "Try again in a moment, or use: patency request --wait"
+                _("The injector has sent no challenge. Try again with: {command}").format(
+                    command=advice.command("answer", session)
+                )
             )
         file = self._sessions.get(session) or self._adopt(shown, confirm)
         data, terms = self.believe(shown, file.asked)
@@ -204,7 +272,9 @@ class Access:
         signature = sshsig.sign(signer, challenge.to_sign(data, public))
         if terms.presence:
             self._say(
-                f"A person at the injector is asked. Compare the code: {challenge.code(data)}"
+                _("A person at the injector is asked. Compare the code: {code}").format(
+                    code=challenge.code(data)
+                )
             )
         return self._portal.answer(session, public, signature)
 
@@ -213,9 +283,13 @@ class Access:
         request = believe.read_request(_bytes(shown["request"], "request"))
         asked = believe.asked_in(request, str(shown["serial"]))
         if asked.specialist != self._profile.specialist:
-            raise NotAllowed(f"{asked.specialist} asked for this session; only they may answer.")
+            raise NotAllowed(
+                _("{specialist} asked for this session, and nobody else may answer it.").format(
+                    specialist=asked.specialist
+                )
+            )
         if not confirm(asked):
-            raise ClientError("Nothing was signed.")
+            raise ClientError(_("Nothing was signed."))
         return SessionFile(session=str(shown["session"]), asked=asked)
 
     # --- waiting ----------------------------------------------------------------------------------
@@ -244,7 +318,7 @@ class Access:
                 heard = now
                 if shown["state"] != state:
                     state = str(shown["state"])
-                    self._say(f"{session}: {state}")
+                    self._say(f"{session}: {state} ({words.state(state)})")
                 if state == SessionState.ACTIVE.value or state in _OVER:
                     return shown
                 if state == _ANSWERABLE and not answered:
@@ -256,7 +330,9 @@ class Access:
                     raise
             if now - start > limit_s:
                 raise ClientError(
-                    f"The session is still {state}. Look again with: patency answer {session}",
+                    _("Not decided yet: {state}. Go on waiting with: {command}").format(
+                        state=words.state(state), command=advice.command("answer", session)
+                    ),
                     Exit.TIMED_OUT,
                 )
             self._sleep(0.2 if now - start < 20 else 1.0)
@@ -267,20 +343,30 @@ class Access:
         """The seal of an active session that covers `service`. Raises SessionOver, NotFound."""
         session, state = str(shown["session"]), str(shown["state"])
         if state in _OVER:
-            raise SessionOver(words.over(state, shown.get("state_reason")))
+            again = self._again(session, str(shown["serial"]), service)
+            raise SessionOver(f"{words.over(state, shown.get('state_reason'))} {again}")
         if state != SessionState.ACTIVE.value:
-            remedy = f" Answer it with: patency answer {session}" if state == _ANSWERABLE else ""
-            raise NotFound(f"The session is not active yet: it is {state}.{remedy}")
+            raise self._not_active(session, state)
         file = self._sessions.get(session)
         if file is None or file.challenge is None:
             raise NotFound(
-                "This profile holds no key for the session: it was answered elsewhere. "
-                "Use it there, or make a new request."
+                _(
+                    "This profile holds no key for the session: it was answered elsewhere. Use it "
+                    "there, or end it and ask again from here: {command}"
+                ).format(
+                    command=f"{advice.command('end', session)} && "
+                    f"{self._remedies.ask(str(shown['serial']), service)}"
+                )
             )
         if service not in file.asked.services:
             raise NotFound(
-                f"The session covers {', '.join(file.asked.services)}, not {service}. "
-                f"Ask for it with: patency request {file.asked.serial} --service {service}"
+                _(
+                    "The session covers {services}, not {service}. Ask for both with: {command}"
+                ).format(
+                    services=", ".join(file.asked.services),
+                    service=service,
+                    command=self._remedies.wider(session, file.asked, service),
+                )
             )
         data = bytes.fromhex(file.challenge)
         return seal.derive(

@@ -23,19 +23,19 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from agent.wire import challenge, messages
 from agent.wire.challenge import Terms
 from fleet.client.errors import NotBelieved
+from fleet.client.i18n import _
 from fleet.client.profile import Asked
-
-_ADVICE = "Nothing was signed. Report this to cybersecurity support before you try again."
 
 
 def _no(what: str) -> NotBelieved:
-    return NotBelieved(f"{what} {_ADVICE}")
+    advice = _("Nothing was signed. Report this to cybersecurity support before you try again.")
+    return NotBelieved(f"{what} {advice}")
 
 
 def _device_of(leaf: x509.Certificate) -> str:
     names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
-        raise _no("The injector's certificate names no injector.")
+        raise _no(_("The injector's certificate names no injector."))
     return str(names[0].value)
 
 
@@ -46,14 +46,16 @@ def read_certificates(
     try:
         leaf, *others = [x509.load_der_x509_certificate(der) for der in certificates]
     except ValueError:
-        raise _no("The injector's certificates cannot be read.") from None
+        raise _no(_("The injector's certificates cannot be read.")) from None
     verifier = PolicyBuilder().store(Store(list(roots))).time(now).build_client_verifier()
     try:
         verifier.verify(leaf, others)
     except VerificationError as error:
         raise _no(
-            f"The injector's certificate does not lead to your device root, or is out of date "
-            f"({error})."
+            _(
+                "The injector's certificate does not lead to your device root, or is out of date "
+                "({error})."
+            ).format(error=error)
         ) from error
     return leaf
 
@@ -63,7 +65,7 @@ def read_request(payload: bytes) -> messages.AccessRequest:
     try:
         request = messages.decode_down("access-request", 1, payload)
     except messages.MessageError as error:
-        raise _no(f"The portal's request cannot be read: {error}.") from None
+        raise _no(_("The portal's request cannot be read: {error}.").format(error=error)) from None
     if not isinstance(request, messages.AccessRequest):
         raise TypeError("the wire's schema of access-request is another one")
     return request
@@ -99,25 +101,25 @@ def verify(
     leaf = read_certificates(certificates, roots, now)
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise _no("The injector's certificate has a key of the wrong kind.")
+        raise _no(_("The injector's certificate has a key of the wrong kind."))
     try:
         key.verify(signature, data, ec.ECDSA(SHA256()))
     except InvalidSignature:
-        raise _no("The challenge is not signed by the injector.") from None
+        raise _no(_("The challenge is not signed by the injector.")) from None
     try:
         terms = challenge.decode(data)
     except challenge.ChallengeError:
-        raise _no("The challenge is not in the form that this program knows.") from None
+        raise _no(_("The challenge is not in the form that this program knows.")) from None
     if not _device_of(leaf) == terms.device == asked.device:
-        raise _no("The challenge is from another injector than the one you asked for.")
+        raise _no(_("The challenge is from another injector than the one you asked for."))
     if terms.session != session:
-        raise _no("The challenge is for another session.")
+        raise _no(_("The challenge is for another session."))
     if terms.request != hashlib.sha256(request).hexdigest():
-        raise _no("The injector received another request than the portal shows.")
+        raise _no(_("The injector received another request than the portal shows."))
     sent = read_request(request)
     if sent.session != session or asked_in(sent, asked.serial) != asked:
-        raise _no("The portal sent the injector another request than you made.")
+        raise _no(_("The portal sent the injector another request than you made."))
     granted = (terms.specialist, terms.level.value, terms.services, terms.life_s)
     if granted != (asked.specialist, asked.level, asked.services, asked.life_s):
-        raise _no("The challenge has other terms than you asked for.")
+        raise _no(_("The challenge has other terms than you asked for."))
     return terms

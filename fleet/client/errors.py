@@ -15,6 +15,7 @@ class Exit(IntEnum):
     OVER = 8
     NOT_BELIEVED = 9
     TIMED_OUT = 10
+    INTERRUPTED = 130  # as a shell says of a program that Ctrl-C ended
 
 
 class ClientError(Exception):

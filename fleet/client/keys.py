@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from agent.wire.sshsig import public_blob
+from fleet.client import advice
 from fleet.client.errors import ClientError, Exit
+from fleet.client.i18n import _
 
 
 def fingerprint(raw: bytes) -> str:
@@ -37,7 +40,9 @@ def create(path: Path) -> Ed25519PrivateKey:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise ClientError(
-            f"{path} exists and is not replaced. Name another file, or move it away first."
+            _(
+                "{path} exists and is not replaced. Name another file, or move it away first."
+            ).format(path=path)
         ) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -56,23 +61,41 @@ def load(path: Path) -> Ed25519PrivateKey:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise ClientError(
-            f"There is no key at {path}. Make one with: patency key new", Exit.NOT_FOUND
+            _("There is no key at {path}. Make one with: {command}").format(
+                path=path, command=advice.command("key", "new", path)
+            ),
+            Exit.NOT_FOUND,
         ) from None
     except OSError as error:
-        raise ClientError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ClientError(
+            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
+        ) from error
     if mode & 0o077:
         raise ClientError(
-            f"Others may read {path}, so it is not used. Correct that with: chmod 600 {path}"
+            _("Others may read {path}, so it is not used. Correct that with: {command}").format(
+                path=path, command=advice.private(path)
+            )
         )
     try:
         key = load_ssh_private_key(data, None)
     except (TypeError, UnsupportedAlgorithm):
         raise ClientError(
-            f"{path} is protected by a passphrase, which is not supported. "
-            "Use a key without one, on an encrypted disk."
+            _(
+                "{path} is protected by a passphrase, which is not supported. "
+                "Use a key without one, on an encrypted disk."
+            ).format(path=path)
         ) from None
     except ValueError:
-        raise ClientError(f"{path} is no OpenSSH private key. Make one: patency key new") from None
+        raise _other(path, _("{path} is no OpenSSH private key.")) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ClientError(f"{path} is not an Ed25519 key. Make one with: patency key new")
+        raise _other(path, _("{path} is not an Ed25519 key."))
     return key
+
+
+def _other(path: Path, what: str) -> ClientError:
+    """The file is kept: `key new` replaces none, so it is moved away first."""
+    old = shlex.quote(f"{path}.old")
+    make = f"mv {shlex.quote(str(path))} {old} && {advice.command('key', 'new', path)}"
+    return ClientError(
+        what.format(path=path) + " " + _("Make one with: {command}").format(command=make)
+    )

@@ -4,19 +4,21 @@ The contract for scripts (output, exit codes) is docs/cli.md.
 """
 
 import base64
+import contextlib
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fleet.client import keys, output, profile, trust
-from fleet.client.errors import ClientError, Exit
-from fleet.client.portal import Portal, check_url
+from fleet.client import advice, filters, keys, output, profile, trust
+from fleet.client.errors import ClientError
+from fleet.client.filters import Filters
+from fleet.client.group import Group
+from fleet.client.i18n import _
+from fleet.client.portal import Portal, check_token, check_url
 from fleet.client.sessions import answer, audit, end, forward, request, shell
 
 DEVICE_COLUMNS = (
@@ -28,18 +30,7 @@ _FORMAT = click.Choice(output.FORMATS)
 _TEXT_OR_JSON = click.Choice(["text", "json"])
 
 
-class _Group(click.Group):
-    """Ends with the exit code and the words of a ClientError."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ClientError as error:
-            output.note(f"patency: {error.message}")
-            ctx.exit(error.exit)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--profile",
     "folder",
@@ -61,7 +52,9 @@ for command in (request, answer, forward, shell, end, audit):
 
 @main.command()
 @click.argument("url", required=False)
-@click.option("--token", help="The token from the portal's page “Tokens”; - reads standard input.")
+@click.option(
+    "--token", help="The token from the portal's page “Account and tokens”; - reads standard input."
+)
 @click.option("--key", help="The Ed25519 key file, in OpenSSH format.")
 @click.option(
     "--device-root",
@@ -84,10 +77,10 @@ def login(
 ) -> None:
     """Sign in to a portal; asks for what is not given."""
     old = _old_profile(folder)
-    url = check_url(url or click.prompt("Portal", default=old.url if old else None))
+    url = check_url(url or click.prompt(_("Portal"), default=old.url if old else None))
     if token == "-":  # noqa: S105
         token = sys.stdin.readline().strip()
-    token = token or click.prompt("Token", hide_input=True)
+    token = check_token(token or click.prompt(_("Token"), hide_input=True))
     made = profile.Profile(
         folder=folder,
         url=url,
@@ -103,13 +96,25 @@ def login(
         me = portal.me()
     made.specialist = str(me["username"])
     made.save()
-    output.note(f"Signed in to {url} as {output.cell(me['username'])} ({output.cell(me['role'])}).")
+    output.note(
+        _("Signed in to {url} as {name} ({role}).").format(
+            url=url, name=output.cell(me["username"]), role=output.cell(me["role"])
+        )
+    )
     if not made.key_path.exists():
-        output.note("You have no key yet. Make one with: patency key new")
+        output.note(
+            _("You have no key yet. Make one with: {command}").format(
+                command=advice.command("key", "new", made.key_path)
+            )
+        )
     if not made.device_root_path.exists():
         output.note(
-            f"There is no device root at {made.device_root_path}. Get it from its keeper and name "
-            "it with --device-root; without it no challenge is believed."
+            _(
+                "There is no device root at {path}, and without it no challenge is believed. Get "
+                "the file from its keeper and put it there, or say where it is with: {command} FILE"
+            ).format(
+                path=made.device_root_path, command=advice.command("login", url, "--device-root")
+            )
         )
 
 
@@ -123,61 +128,30 @@ def _old_profile(folder: Path) -> profile.Profile | None:
 # --- the fleet --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Filters:
-    q: str | None
-    product_line: str | None
-    site: str | None
-    state: str | None
-    online: bool | None
-
-    def as_query(self) -> dict[str, str | None]:
-        online = None if self.online is None else str(self.online).lower()
-        return {
-            "q": self.q,
-            "product_line": self.product_line,
-            "site": self.site,
-            "state": self.state,
-            "online": online,
-        }
-
-
-def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.argument("q", required=False),
-        click.option("--product-line", help="Only this product line, as ct-dual."),
-        click.option("--site", help="Only this site."),
-        click.option("--state", help="Only in this clinical state, as idle."),
-        click.option("--online/--offline", default=None, help="Only those online, or offline."),
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
-@_filtered
+@filters.options
 @click.option("-o", "form", type=_FORMAT, default="table", help="Output format.")
 @click.pass_obj
-def devices(folder: Path, /, form: str, **filters: Any) -> None:
+def devices(folder: Path, /, form: str, **wanted: Any) -> None:
     """The injectors you may see; Q searches serial, room, asset number, site."""
     with Portal(profile.load(folder)) as portal:
-        found = portal.devices(_Filters(**filters).as_query())
+        found = Filters(**wanted).find(portal)
     output.rows(form, _TABLE_COLUMNS if form == "table" else DEVICE_COLUMNS, found)
 
 
 @main.command()
-@_filtered
+@filters.options
 @click.option("--every", default=2.0, type=click.FloatRange(0.5, 60), help="Seconds between looks.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many looks.")
 @click.option("-o", "form", type=_TEXT_OR_JSON, default="text", help="Output format.")
 @click.pass_obj
-def watch(folder: Path, /, form: str, every: float, count: int | None, **filters: Any) -> None:
+def watch(folder: Path, /, form: str, every: float, count: int | None, **wanted: Any) -> None:
     """Print each change: online, offline, another state. Ends with Ctrl-C."""
     known: dict[str, dict[str, Any]] = {}
     looks = 0
-    with Portal(profile.load(folder)) as portal:
+    with Portal(profile.load(folder)) as portal, contextlib.suppress(KeyboardInterrupt):
         while True:
-            for it in portal.devices(_Filters(**filters).as_query()):
+            for it in Filters(**wanted).find(portal):
                 line = {name: it.get(name) for name in ("serial", "device", "online", "state")}
                 if known.get(str(it["device"])) != line:
                     known[str(it["device"])] = line
@@ -281,9 +255,9 @@ def trust_sign(folder: Path, members: Path, out: Path | None, yes: bool) -> None
         lines = ",".join(member.product_lines)
         output.note(f"{member.id}  {member.name}  {member.level}  {lines}  {prints}")
     if not yes and sys.stdin.isatty():
-        question = "Has each fingerprint been compared with its owner, outside the portal?"
+        question = _("Has each fingerprint been compared with its owner, outside the portal?")
         if not click.confirm(question, err=True):
-            raise ClientError("Nothing was signed.", Exit.FAILED)
+            raise ClientError(_("Nothing was signed."))
     signed = trust.sign(folder, them, now=datetime.now(UTC))
     if out:
         trust.write(out, signed)

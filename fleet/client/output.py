@@ -10,15 +10,22 @@ from typing import Any
 import click
 
 FORMATS = ("table", "json", "csv")
+_SPACES = "\u00a0\u202f"  # no-break: French puts one before a colon; Python calls them unprintable
+
+
+def harmless(text: str, keep: str = "") -> str:
+    """The text without what could move the cursor: it may have come over the network."""
+    return "".join(c if c.isprintable() or c in _SPACES or c in keep else "�" for c in text)
 
 
 def note(text: str) -> None:
     """A line for a person, beside the output; the network's words cannot move the cursor."""
-    click.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
+    click.echo(harmless(text, keep="\n"), err=True)
 
 
 def data(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, ensure_ascii=not utf8))
     sys.stdout.flush()
 
 
@@ -31,10 +38,15 @@ def rows(form: str, columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) 
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(cut)
+        writer.writerows([{name: _plain(line[name]) for name in columns} for line in cut])
         click.echo(text.getvalue(), nl=False)
     else:
         click.echo(table(columns, [[cell(line[column]) for column in columns] for line in cut]))
+
+
+def _plain(value: Any) -> Any:
+    """A value in CSV, with JSON's words for what is no text or number."""
+    return json.dumps(value) if isinstance(value, bool) else value
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -52,4 +64,4 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "".join(c if c.isprintable() else "�" for c in str(value))
+    return harmless(str(value))

@@ -2,7 +2,6 @@
 
 import base64
 import ipaddress
-import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -15,23 +14,22 @@ import msgspec
 from agent.wire.catalogue import SessionState
 from agent.wire.messages import Hex32
 from agent.wire.topics import is_device_id
+from fleet.client import advice, i18n
 from fleet.client.errors import ClientError, Exit, NotAllowed, NotFound, Unreachable
+from fleet.client.i18n import _
 from fleet.client.profile import Profile
 
 JSON = dict[str, Any]
 _TIMEOUT = httpx.Timeout(20, connect=10)
 _MAX_PAGES = 100
+_SESSION = re.compile(r"[0-9a-f]{32}")
 _BY_STATUS = {401: Exit.NOT_ALLOWED, 403: Exit.NOT_ALLOWED, 404: Exit.NOT_FOUND}
 
 
 def language() -> str:
-    """For Accept-Language, from the environment as POSIX programs read it."""
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        value = os.environ.get(name)
-        if value:
-            code = re.split(r"[.@]", value)[0].replace("_", "-")
-            return "en" if code in ("C", "POSIX") else f"{code}, {code.split('-')[0]};q=0.8"
-    return "en"
+    """For Accept-Language."""
+    code = i18n.tag()
+    return code if code == "en" else f"{code}, {code.split('-')[0]};q=0.8"
 
 
 def is_loopback(host: str) -> bool:
@@ -44,17 +42,42 @@ def is_loopback(host: str) -> bool:
 def check_url(url: str) -> str:
     """The portal's address without a trailing slash. Raises ClientError for what is none, and
     for plain HTTP to another machine: the token would travel in the clear."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+    try:
+        parts = urlsplit(url)
+        fits = url.isascii() and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # brackets that do not match, a port above 65535
+        fits = False
+    if not fits or parts.scheme not in ("http", "https") or parts.query:
         raise ClientError(
-            f"{url!r} is no address of a portal. Write it as https://portal.example", Exit.USAGE
+            _("{url} is no address of a portal. Write it as https://portal.example").format(
+                url=repr(url)
+            ),
+            Exit.USAGE,
         )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ClientError(
-            f"{url} is not encrypted, so the token would be readable on the way. Use https.",
+            _(
+                "{url} is not encrypted, so the token would be readable on the way. Use https."
+            ).format(url=url),
             Exit.USAGE,
         )
     return url.rstrip("/")
+
+
+def check_token(token: str) -> str:
+    """The token, if it can be one: it travels in a header. Raises NotAllowed."""
+    if not token or not all("!" <= c <= "~" for c in token):
+        raise NotAllowed(
+            _(
+                "This is no token: it has characters that no token has. Copy it again from the "
+                "portal's page “Account and tokens”, then: {command}"
+            ).format(command=advice.command("login"))
+        )
+    return token
+
+
+class Declined(ClientError):
+    """The portal understood, and will not do it; its words say why."""
 
 
 class _Shown(msgspec.Struct):
@@ -78,7 +101,7 @@ class Portal:
     def __init__(self, profile: Profile) -> None:
         self.url = check_url(profile.url)
         self.headers = {
-            "Authorization": f"Bearer {profile.token}",
+            "Authorization": f"Bearer {check_token(profile.token)}",
             "Accept-Language": language(),
             "User-Agent": "patency/1",
         }
@@ -95,12 +118,14 @@ class Portal:
     def _context(self, profile: Profile) -> ssl.SSLContext | None:
         if not self.url.startswith("https:"):
             return None
+        path = profile.ca_path
         try:
-            path = profile.ca_path
             return ssl.create_default_context(cafile=str(path) if path else None)
         except (OSError, ssl.SSLError) as error:
             raise ClientError(
-                f"The portal's CA file cannot be read ({error}). Name another: patency login --ca"
+                _(
+                    "The portal's CA {path} cannot be read ({error}). Name it with: {command} FILE"
+                ).format(path=path, error=error, command=advice.command("login", self.url, "--ca"))
             ) from error
 
     def __enter__(self) -> "Portal":
@@ -128,14 +153,26 @@ class Portal:
         if len(found) > 1:
             lines = ", ".join(f"{it['device']} ({it['product_line']})" for it in found)
             raise ClientError(
-                f"Several injectors have the serial number {target}: {lines}. "
-                "Use the device id instead.",
+                _(
+                    "Several injectors have the serial number {serial}: {lines}. "
+                    "Use the device id instead."
+                ).format(serial=target, lines=lines),
                 Exit.USAGE,
             )
         return found[0]
 
+    def details(self, target: str) -> JSON:
+        """A device with its services. Raises NotFound, ClientError."""
+        if is_device_id(target) and not any(self._pages("devices/", {"q": target})):
+            return self._device_by_id(target)
+        return self._device_by_id(str(self.device(target)["device"]))
+
     def _device_by_id(self, target: str) -> JSON:
-        unknown = NotFound(f"There is no injector {target!r}, or not for you. See: patency devices")
+        unknown = NotFound(
+            _("There is no injector {name}, or not for you. Those you may see: {command}").format(
+                name=repr(target), command=advice.command("devices")
+            )
+        )
         if not is_device_id(target):
             raise unknown
         try:
@@ -144,10 +181,11 @@ class Portal:
             raise unknown if error.exit is Exit.NOT_FOUND else error from None
 
     def request_access(self, body: JSON) -> JSON:
+        """Raises Declined when the portal itself refuses, and what the other calls raise."""
         return self._session("POST", "access/sessions/", json=body)
 
     def session(self, session: str) -> JSON:
-        return self._session("GET", f"access/sessions/{session}/")
+        return self._session("GET", _path(session))
 
     def sessions(self) -> Iterator[JSON]:
         """Newest first, fetched as they are asked for."""
@@ -158,10 +196,10 @@ class Portal:
             "client_key": base64.b64encode(client_key).decode(),
             "signature": base64.b64encode(signature).decode(),
         }
-        return self._session("POST", f"access/sessions/{session}/answer/", json=body)
+        return self._session("POST", _path(session, "answer/"), json=body)
 
     def end(self, session: str) -> JSON:
-        return self._session("POST", f"access/sessions/{session}/end/")
+        return self._session("POST", _path(session, "end/"))
 
     def _session(self, method: str, path: str, **options: Any) -> JSON:
         return self._checked(self._object(method, path, **options))
@@ -172,13 +210,15 @@ class Portal:
             msgspec.convert(shown, _Shown)
         except msgspec.ValidationError as error:
             raise Unreachable(
-                f"{self.url} shows a session that this command cannot read ({error}). "
-                "Check the address; a newer patency may be needed."
+                _(
+                    "{url} shows a session that this command cannot read ({error}). "
+                    "Check the address; a newer patency may be needed."
+                ).format(url=self.url, error=error)
             ) from None
         return shown
 
     def audit(self, session: str) -> JSON:
-        return self._object("GET", f"access/sessions/{session}/audit/")
+        return self._object("GET", _path(session, "audit/"))
 
     # --- HTTP -------------------------------------------------------------------------------------
 
@@ -204,38 +244,63 @@ class Portal:
             response = self._http.request(method, path, **options)
         except httpx.TimeoutException:
             raise Unreachable(
-                f"{self.url} did not answer in time. Check the network, then try again."
+                _("{url} did not answer in time. Check the network, then try again.").format(
+                    url=self.url
+                )
             ) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(
-                f"{self.url} cannot be reached ({error}). Check the address and the network; "
-                "sign in elsewhere with: patency login"
+                _(
+                    "{url} cannot be reached ({error}). Check the address and the network; "
+                    "sign in elsewhere with: {command}"
+                ).format(url=self.url, error=error, command=advice.command("login"))
             ) from error
         if response.is_success:
             try:
                 return response.json()
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._strange(path) from None
         raise self._error(response)
 
     def _strange(self, path: str) -> Unreachable:
-        return Unreachable(f"{self.url} does not answer like a portal ({path}). Check the address.")
+        return Unreachable(
+            _("{url} does not answer like a portal ({path}). Check the address.").format(
+                url=self.url, path=path
+            )
+        )
 
     def _error(self, response: httpx.Response) -> ClientError:
         """The portal's own words, which carry the remedy."""
+        status = response.status_code
         try:
             body = response.json()
             detail = str(body["detail"])
             fields = body.get("fields")
-        except (ValueError, TypeError, KeyError):
-            detail, fields = f"The portal answered {response.status_code}.", None
-            if response.status_code >= 500:
-                return Unreachable(f"{detail} Try again; if it stays, call device support.")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            detail, fields = _("The portal answered {status}.").format(status=status), None
+            if status >= 500:
+                again = _("Try again; if it stays, call device support.")
+                return Unreachable(f"{detail} {again}")
         if isinstance(fields, dict):
             detail += "".join(f"\n  {name}: {_flat(what)}" for name, what in fields.items())
-        if response.status_code == 401:
-            return NotAllowed(f"{detail} Sign in again with: patency login")
-        return ClientError(detail, _BY_STATUS.get(response.status_code, Exit.FAILED))
+        elif status in (400, 409):
+            return Declined(detail)
+        if status == 401:
+            again = _("Sign in again with: {command}").format(command=advice.command("login"))
+            return NotAllowed(f"{detail} {again}")
+        return ClientError(detail, _BY_STATUS.get(status, Exit.FAILED))
+
+
+def _path(session: str, what: str = "") -> str:
+    """Where a session is. Raises ClientError for what is no id: it must not lead elsewhere."""
+    if not _SESSION.fullmatch(session):
+        raise ClientError(
+            _("{session} is no session: its id is 32 hexadecimal digits.").format(
+                session=repr(session)
+            ),
+            Exit.USAGE,
+        )
+    return f"access/sessions/{session}/{what}"
 
 
 def _flat(what: Any) -> str:

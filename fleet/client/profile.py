@@ -9,6 +9,8 @@ import fcntl
 import json
 import os
 import re
+import shlex
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,9 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fleet.client import advice, output
 from fleet.client.errors import ClientError, Exit
+from fleet.client.i18n import _
 
 MAX_EPOCH = 2**16 - 1
 _SESSION = re.compile(r"[0-9a-f]{32}")
@@ -63,17 +67,40 @@ def default_folder() -> Path:
 def load(folder: Path) -> Profile:
     """Raises ClientError with the remedy."""
     path = folder / "profile.json"
+    login = advice.command("login")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert({**values, "folder": folder}, Profile)
+        loaded = msgspec.convert({**values, "folder": folder}, Profile)
+        keep_private(path)
     except FileNotFoundError:
         raise ClientError(
-            f"There is no profile in {folder}. Sign in with: patency login", Exit.NOT_ALLOWED
+            _("There is no profile in {folder}. Sign in with: {command}").format(
+                folder=folder, command=login
+            ),
+            Exit.NOT_ALLOWED,
         ) from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ClientError(
-            f"{path} cannot be read ({error}). Sign in again with: patency login"
+            _("{path} cannot be read ({error}). Sign in again with: {command}").format(
+                path=path, error=error, command=login
+            )
         ) from error
+    return loaded
+
+
+def keep_private(path: Path) -> None:
+    """Take from others what they could read of a file with a secret, and say so.
+
+    Raises OSError when the file is not ours to change.
+    """
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        output.note(
+            _(
+                "Others could read {path}; now only you can. If somebody may have read it, make a "
+                "new token on the portal's page “Account and tokens” and sign in with: {command}"
+            ).format(path=path, command=advice.command("login"))
+        )
 
 
 def make_private(folder: Path) -> None:
@@ -126,8 +153,10 @@ class SessionFile:
         """Raises ClientError when the session was not answered from this profile."""
         if self.private_key is None:
             raise ClientError(
-                "This profile holds no key for the session. It was answered elsewhere, or is "
-                "over: make a new request.",
+                _(
+                    "This profile holds no key for the session. It was answered elsewhere, or is "
+                    "over: make a new request."
+                ),
                 Exit.NOT_FOUND,
             )
         return X25519PrivateKey.from_private_bytes(bytes.fromhex(self.private_key))
@@ -141,19 +170,42 @@ class Sessions:
 
     def _path(self, session: str) -> Path:
         if not _SESSION.fullmatch(session):
-            raise ClientError("A session's id is 32 hexadecimal digits.", Exit.USAGE)
+            raise ClientError(_("A session's id is 32 hexadecimal digits."), Exit.USAGE)
         return self._folder / f"{session}.json"
 
     def get(self, session: str) -> SessionFile | None:
         """Raises ClientError when the file is damaged."""
         path = self._path(session)
         try:
-            return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), SessionFile)
+            made = msgspec.convert(json.loads(path.read_text(encoding="utf-8")), SessionFile)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ClientError(
-                f"{path} is damaged ({error}). Remove it, end the session and ask again."
+                _(
+                    "{path} is damaged ({error}). Remove it and end the session, then ask again: "
+                    "{command}"
+                ).format(
+                    path=path,
+                    error=error,
+                    command=f"rm {shlex.quote(str(path))} && {advice.command('end', session)}",
+                )
+            ) from error
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+        return made
+
+    def check(self) -> None:
+        """That a session can be remembered here. Raises ClientError."""
+        try:
+            make_private(self._folder)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            raise ClientError(
+                _("{path} cannot be written ({error}). Free space there, or make it yours.").format(
+                    path=self._folder, error=error.strerror
+                )
             ) from error
 
     def ages(self) -> list[tuple[str, float]]:
@@ -195,10 +247,15 @@ class Sessions:
             file = self.get(session)
             if file is None:
                 raise ClientError(
-                    f"Session {session} was not asked for from this profile.", Exit.NOT_FOUND
+                    _("Session {session} was not asked for from this profile.").format(
+                        session=session
+                    ),
+                    Exit.NOT_FOUND,
                 )
             if file.epoch >= MAX_EPOCH:
-                raise ClientError("The session was used too often. Make a new request.", Exit.OVER)
+                raise ClientError(
+                    _("The session was used too often. Make a new request."), Exit.OVER
+                )
             file.epoch += 1
             self.save(file)
             return file.epoch

@@ -11,9 +11,11 @@ import msgspec
 
 from agent.wire.catalogue import Level, RequestReason, SessionState
 from agent.wire.messages import Note, ServiceName, Ticket
-from fleet.client import output, profile, words
+from fleet.client import advice, output, profile, words
 from fleet.client.access import FIRST_WAIT_S, Access, Outcome
 from fleet.client.carrier import Carrier
+from fleet.client.errors import Exit
+from fleet.client.i18n import _, gettext_noop
 from fleet.client.portal import JSON, Portal
 from fleet.client.profile import Asked, Profile, Sessions
 from fleet.client.shell import shell as run_shell
@@ -41,7 +43,13 @@ class _Duration(click.ParamType[int]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if not self._low_s <= taken <= self._high_s:
-            self.fail(f"{value} is not within {self._low_s}s and {self._high_s}s", param, ctx)
+            self.fail(
+                _("{value} is not within {low}s and {high}s").format(
+                    value=value, low=self._low_s, high=self._high_s
+                ),
+                param,
+                ctx,
+            )
         return taken
 
 
@@ -57,13 +65,17 @@ class _Fits(click.ParamType[str]):
         try:
             text: str = msgspec.convert(value, self._kind)
         except msgspec.ValidationError:
-            self.fail(self._rule, param, ctx)
+            self.fail(_(self._rule), param, ctx)
         return text
 
 
-_SERVICE = _Fits(ServiceName, "service", "a service is lower-case letters, digits and hyphens")
-_TICKET = _Fits(Ticket, "ticket", "a ticket is 1 to 32 letters, digits and hyphens")
-_NOTE = _Fits(Note, "note", "a note is at most 200 printable characters on one line")
+_SERVICE = _Fits(
+    ServiceName,
+    "service",
+    gettext_noop("a service is lower-case letters, digits and hyphens"),
+)
+_TICKET = _Fits(Ticket, "ticket", gettext_noop("a ticket is 1 to 32 letters, digits and hyphens"))
+_NOTE = _Fits(Note, "note", gettext_noop("a note is at most 200 printable characters on one line"))
 
 
 def _access(portal: Portal, mine: Profile) -> Access:
@@ -76,12 +88,31 @@ def _print(outcome: Outcome, form: str) -> None:
         return
     click.echo(f"session  {outcome.session}")
     click.echo(f"state    {outcome.state}")
-    click.echo(f"code     {outcome.code or '-'}")
+    if outcome.code is not None or outcome.state in _OPEN:
+        click.echo(f"code     {outcome.code or '-'}")
 
 
-def _explain(outcome: Outcome) -> None:
+def _explain(access: Access, outcome: Outcome) -> None:
     if outcome.state not in _OPEN:
-        output.note(words.over(outcome.state, outcome.reason))
+        output.note(access.explain(outcome))
+
+
+def _see_through(
+    access: Access, session: str, confirm: Callable[[Asked], bool], limit_s: int, form: str
+) -> JSON:
+    """`Access.see_through`. Ctrl-C ends the command, and not the session: both are said."""
+    try:
+        return access.see_through(session, confirm, limit_s)
+    except KeyboardInterrupt:
+        stays = _("The session stays open.\n  Go on waiting: {go_on}\n  End it: {end}")
+        output.note(
+            stays.format(
+                go_on=advice.command("answer", session), end=advice.command("end", session)
+            )
+        )
+        if form == "json":
+            output.data(access.outcome(access.look(session, limit_s=0)).as_json())
+        sys.exit(Exit.INTERRUPTED)
 
 
 @click.command()
@@ -116,20 +147,23 @@ def request(
     mine = profile.load(folder)
     with Portal(mine) as portal:
         access = _access(portal, mine)
+        access.check(signing=wait)
         made = access.request(target, partial(_asked, mine, terms))
         session = str(made["session"])
         if wait:
-            output.note(f"{session}: asked")
-            shown = access.see_through(session, lambda _: False, limit_s)
+            output.note(_("{session}: asked").format(session=session))
+            shown = _see_through(access, session, lambda _asked: False, limit_s, form)
         else:
             shown = access.look(session, limit_s=FIRST_WAIT_S)
         outcome = access.outcome(shown)
-    _print(outcome, form)
-    _explain(outcome)
+        _print(outcome, form)
+        _explain(access, outcome)
     if wait:
         sys.exit(outcome.exit())
-    if outcome.state == SessionState.CHALLENGED.value and form == "text":
-        output.note(f"Now sign it with: patency answer {session}")
+    if outcome.state in _OPEN and form == "text":
+        output.note(
+            _("Now sign it with: {command}").format(command=advice.command("answer", session))
+        )
 
 
 def _asked(mine: Profile, terms: dict[str, Any], device: JSON) -> Asked:
@@ -168,20 +202,20 @@ def answer(
     with Portal(mine) as portal:
         access = _access(portal, mine)
         shown = access.find(session or target)
-        shown = access.see_through(str(shown["session"]), confirm, limit_s)
+        shown = _see_through(access, str(shown["session"]), confirm, limit_s, form)
         outcome = access.outcome(shown)
-    _print(outcome, form)
-    _explain(outcome)
+        _print(outcome, form)
+        _explain(access, outcome)
     sys.exit(outcome.exit())
 
 
 def _confirm(asked: Asked) -> bool:
     """A request made elsewhere has no record here: its terms are read by a person."""
-    output.note("This request was not made from this profile. It asks for:")
+    output.note(_("This request was not made from this profile. It asks for:"))
     for name, value in msgspec.to_builtins(asked).items():
         shown = ", ".join(value) if isinstance(value, list) else value
         output.note(f"  {name.removesuffix('_s')}: {output.cell(shown)}")
-    return click.confirm("Is this what you asked for?", err=True)
+    return click.confirm(_("Is this what you asked for?"), err=True)
 
 
 @click.command()
@@ -226,7 +260,7 @@ def shell(folder: Path, /, target: str, service: str, session: str | None) -> No
 
 def _open(portal: Portal, mine: Profile, target: str, service: str) -> tuple[Carrier, Carrying]:
     access = _access(portal, mine)
-    shown = access.find(target, states=_ACTIVE)
+    shown = access.find(target, states=_ACTIVE, service=service)
     session = str(shown["session"])
     carrier = Carrier(
         access.seal(shown, service), lambda: Sessions(mine.folder).take_epoch(session)
@@ -269,4 +303,4 @@ def audit(folder: Path, /, target: str | None, session: str | None, form: str) -
     else:
         columns = ("side", "index", "at", "action", "actor", "outcome", "reason")
         output.rows("table", columns, shown["entries"])
-    output.note("The two agree." if shown["agree"] else "The two do NOT agree.")
+    output.note(_("The two agree.") if shown["agree"] else _("The two do NOT agree."))

@@ -10,6 +10,7 @@ from agent.wire.mux import ResetCode
 from fleet.client import words
 from fleet.client.carrier import Carrier, Stream, StreamReset
 from fleet.client.errors import ClientError, Exit
+from fleet.client.i18n import _
 from fleet.client.tunnel import Carrying
 
 _PIECE = 64 * 1024  # bytes read from the input at a time, at most
@@ -49,7 +50,7 @@ async def shell(
             await asyncio.sleep(_REASON_S)
             raise ClientError(words.reset(cut.code), _EXITS.get(cut.code, Exit.FAILED)) from None
         except TimeoutError:
-            raise ClientError("The injector stopped answering.", Exit.TIMED_OUT) from None
+            raise ClientError(_("The injector stopped answering."), Exit.TIMED_OUT) from None
         await carrier.flush(_FLUSH_S)
         holder.cancel()
 

@@ -22,6 +22,7 @@ from agent.wire.catalogue import Level, ProductLineCode
 from agent.wire.messages import Key32, Name, PersonId
 from fleet.client import keys
 from fleet.client.errors import ClientError
+from fleet.client.i18n import _
 
 KEY, PUBLIC, VERSION = "trust.key", "trust.pub", "version"
 
@@ -52,14 +53,20 @@ def read_members(path: Path) -> list[roster.Member]:
     try:
         lines = msgspec.json.decode(path.read_bytes(), type=list[Line])
     except OSError as error:
-        raise ClientError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ClientError(
+            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ClientError(
-            f"{path} is not a list of members ({error}). See docs/cli.md for its form."
+            _("{path} is not a list of members ({error}). See docs/cli.md for its form.").format(
+                path=path, error=error
+            )
         ) from error
     ids = [line.id for line in lines]
     if len(set(ids)) < len(ids):
-        raise ClientError(f"{path} names somebody twice. Give each specialist one entry.")
+        raise ClientError(
+            _("{path} names somebody twice. Give each specialist one entry.").format(path=path)
+        )
     return [
         roster.Member(
             id=line.id,
@@ -82,7 +89,7 @@ def sign(
 ) -> dict[str, str]:
     """The signed roster as `manage.py roster import` takes it. Raises ClientError."""
     if not timedelta(0) < life <= roster.MAX_LIFE:
-        raise ClientError("A roster lives seven days at most.")
+        raise ClientError(_("A roster lives seven days at most."))
     key = keys.load(folder / KEY)
     with _locked(folder):
         version = _next_version(folder)
@@ -129,8 +136,10 @@ def _next_version(folder: Path) -> int:
         version = 1
     except ValueError:
         raise ClientError(
-            f"{path} is damaged. Write into it the highest version ever signed; injectors refuse "
-            "a lower one."
+            _(
+                "{path} is damaged. Write into it the highest version ever signed; injectors "
+                "refuse a lower one."
+            ).format(path=path)
         ) from None
     aside = path.with_name(f".{VERSION}.new")
     with aside.open("w", encoding="ascii") as file:

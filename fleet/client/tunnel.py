@@ -14,9 +14,10 @@ from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from agent.wire.frames import MAX_FRAME
 from agent.wire.patience import RESUME_S
-from fleet.client import words
+from fleet.client import advice, words
 from fleet.client.carrier import Carrier, Stream, StreamReset
 from fleet.client.errors import ClientError, NotAllowed, NotFound, SessionOver, Unreachable
+from fleet.client.i18n import _, gettext_noop
 from fleet.client.portal import Portal
 
 # Holds the websocket and calls back once it is there: carry() with all but its last argument.
@@ -30,10 +31,10 @@ _STEADY_S = 5.0  # a connection that lasted so long counts as good
 _MAX_DELAY_S = 5.0
 _GOODBYE_S = 2.0
 _REFUSALS = {
-    4401: "The portal does not accept the token. Sign in again with: patency login",
-    4403: "Only the specialist who asked for the session may use it.",
-    4404: "The portal does not know this session.",
-    4429: "Too many commands use this session at once. End one of them.",
+    4401: gettext_noop("The portal does not accept the token. Sign in again with: {command}"),
+    4403: gettext_noop("Only the specialist who asked for the session may use it."),
+    4404: gettext_noop("The portal does not know this session."),
+    4429: gettext_noop("Too many commands use this session at once. End one of them."),
 }
 
 
@@ -66,7 +67,7 @@ async def _hold(
     good_at, delay_s = loop.time(), 0.2
     while True:
         started = loop.time()
-        why, close_code = "it closed the connection", None
+        why, close_code = _("it closed the connection"), None
         try:
             async with connect(
                 portal.stream_url(session),
@@ -83,7 +84,7 @@ async def _hold(
             ) as websocket:
                 ready()
                 if told:
-                    say("Connected again.")
+                    say(_("Connected again."))
                     told = False
                 await carrier.attach(websocket)
                 close_code = websocket.close_code
@@ -94,12 +95,19 @@ async def _hold(
         await _judge(portal, session, close_code)
         away_s = loop.time() - good_at
         if away_s > _SILENT_S and carrier.mux.streams and not told:
-            say(f"The connection is lost: {why}. Connecting again; nothing typed or sent is lost.")
+            say(
+                _(
+                    "The connection is lost: {why}. Connecting again; "
+                    "nothing typed or sent is lost."
+                ).format(why=why)
+            )
             told = True
         if away_s > (RESUME_S if carrier.mux.streams else AWAY_S):
             raise Unreachable(
-                f"The connection to {portal.url} is lost: {why}. "
-                "The session may still be active: run the command again."
+                _(
+                    "The connection to {url} is lost: {why}. "
+                    "The session may still be active: run the command again."
+                ).format(url=portal.url, why=why)
             )
         await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311
         delay_s = min(2 * delay_s, _MAX_DELAY_S)
@@ -107,7 +115,7 @@ async def _hold(
 
 def _plain(error: Exception) -> str:
     if isinstance(error, InvalidHandshake):
-        return f"it does not take the connection ({error})"
+        return _("it does not take the connection ({error})").format(error=error)
     return str(error) or type(error).__name__
 
 
@@ -119,7 +127,7 @@ async def _judge(portal: Portal, session: str, close_code: int | None) -> None:
             raise SessionOver(words.over(shown["state"], shown.get("state_reason")))
     if close_code in _REFUSALS:
         kind = NotFound if close_code == 4404 else NotAllowed
-        raise kind(_REFUSALS[close_code])
+        raise kind(_(_REFUSALS[close_code]).format(command=advice.command("login")))
 
 
 # --- forward ----------------------------------------------------------------------------------
@@ -227,8 +235,9 @@ async def _listen(
         )
     except OSError as error:
         raise ClientError(
-            f"Port {port} of this machine cannot be used: {error.strerror}. "
-            "Choose another, or 0 for any."
+            _(
+                "Port {port} of this machine cannot be used: {error}. Choose another, or 0 for any."
+            ).format(port=port, error=error.strerror)
         ) from error
 
 

@@ -1,7 +1,8 @@
 """Translation catalogues: found in the source, merged without losing a translation, checked.
 
-Two domains. `django` is the portal's (Python and templates, fleet/locale), `agent` what a person at
-the injector reads (agent/locale). English is the source, so only Canadian French has a catalogue.
+Three domains. `django` is the portal's (Python and templates, fleet/locale), `client` the command
+line's, which imports no Django (fleet/client/locale), `agent` what a person at the injector reads
+(agent/locale). English is the source, so only Canadian French has a catalogue.
 Locations carry no line numbers, so that a catalogue changes only when its text does.
 """
 
@@ -33,7 +34,7 @@ _KEYWORDS = {
 _STRING = r"u?(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 # What templatize makes of a template's tags; the rest of its output is not Python.
 _CALL = re.compile(rf"\bn?p?n?gettext\(\s*{_STRING}(?:\s*,\s*(?:{_STRING}|count))*\s*\)")
-_PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%[sd]|\{\w*\}")
+_PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%[sd]|\{\w*(?:![rsa])?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Domain:
 
 
 DOMAINS = (
-    # The command line speaks English alone, and imports no Django.
     Domain("django", ("fleet", "templates"), "fleet/locale", without=("fleet/client",)),
+    Domain("client", ("fleet/client",), "fleet/client/locale"),
     Domain("agent", ("agent",), "agent/locale"),
 )
 

@@ -34,6 +34,7 @@ from tests.tls import Authority
 
 TOKEN = "pat_test"
 DEVICE, OTHER = "dev_Alpha-01", "dev_Bravo-02"
+SITE = "site-1"  # the id of "Main"
 JSON = dict[str, Any]
 DEVICES: list[JSON] = [
     {
@@ -43,6 +44,8 @@ DEVICES: list[JSON] = [
     }
     for serial, device in (("S-1001", DEVICE), ("S-1002", OTHER))
 ]  # fmt: skip
+
+SERVICES = {"web": "diagnostics", "console": "os", "ssh": "os"}
 
 
 @dataclass
@@ -77,6 +80,7 @@ class TestPortal:
         self.services: dict[str, int] = {}
         self.lie: str | None = None
         self.refuse: str | None = None
+        self.deny: int | None = None  # the status with which the portal itself refuses a request
         self.slow_s = 0.0
         self.languages: list[str] = []
         self.answers: list[JSON] = []
@@ -161,14 +165,21 @@ class TestPortal:
         if path == "me/":
             return 200, {"username": "noor", "name": "Noor", "role": "specialist"}
         if path == "devices/":
-            found = [it for it in DEVICES if query.get("q", "") in it["serial"]]
+            wanted = {name: query[name] for name in ("product_line", "site") if name in query}
+            found = [
+                it
+                for it in DEVICES
+                if query.get("q", "") in it["serial"]
+                and wanted.get("product_line", it["product_line"]) == it["product_line"]
+                and wanted.get("site", SITE) == SITE
+            ]
             page = int(query["page"])  # pages of one, so that paging is met
             return 200, {
                 "results": found[page - 1 : page],
                 "next": "http://elsewhere.example/" if page < len(found) else None,
             }
         if path == f"devices/{DEVICE}/":
-            return 200, DEVICES[0]
+            return 200, {**DEVICES[0], "services": SERVICES}
         if path == "access/sessions/":
             if method == "POST":
                 return self._request(body)
@@ -205,6 +216,8 @@ class TestPortal:
             return 400, {
                 "error": "invalid", "detail": "Wrong input.", "fields": {"note": ["Too long."]},
             }  # fmt: skip
+        if self.deny is not None:
+            return self.deny, {"error": "conflict", "detail": "It cannot be."}
         held = self.make_session(body)
         return 201, self._show(held)
 

@@ -63,7 +63,25 @@ def test_devices_are_listed_whole_in_the_contracts_form(
     assert [it["serial"] for it in found] == ["S-1001", "S-1002"]  # both pages
     rows = list(csv.DictReader(io.StringIO(command("devices", "-o", "csv").stdout.decode())))
     assert [it["device"] for it in rows] == ["dev_Alpha-01", "dev_Bravo-02"]
+    assert [it["online"] for it in rows] == ["true", "true"]  # JSON's words, not Python's
     assert len(command("devices", "S-1002").stdout.splitlines()) == 2
+
+
+def test_a_filter_that_nothing_can_meet_is_a_mistake(portal: TestPortal, command: Command) -> None:
+    said = command("devices", "--product-line", "zz", expect=4).stderr.decode()
+    assert "'zz'" in said
+    assert "ct-dual" in said
+    said = command("devices", "--site", "zz", expect=4).stderr.decode()
+    assert "Main" in said
+    said = command("devices", "--online", "--offline", expect=2).stderr.decode()
+    assert "--offline" in said
+    assert command.json("devices", "S-9", "--product-line", "ct-dual") == []
+
+
+@pytest.mark.parametrize("site", ["site-1", "main", "Main"])
+def test_a_site_goes_by_its_id_or_its_name(portal: TestPortal, command: Command, site: str) -> None:
+    found = command.json("devices", "--site", site)
+    assert [it["serial"] for it in found] == ["S-1001", "S-1002"]
 
 
 def test_watch_prints_changes_only(portal: TestPortal, command: Command) -> None:
@@ -105,7 +123,7 @@ def test_a_session_that_makes_no_sense_is_no_session(
         monkeypatch.setattr(portal, "_request", lambda body, shown=shown: (201, shown))
         done = command(*REQUEST, expect=5)
         assert "cannot read" in done.stderr.decode()
-    assert not (command.folder / "sessions").exists()
+    assert list((command.folder / "sessions").glob("*.json")) == []
 
 
 def test_the_portals_words_cannot_move_the_cursor(
@@ -113,7 +131,7 @@ def test_the_portals_words_cannot_move_the_cursor(
 ) -> None:
     answer = (400, {"error": "invalid", "detail": "\x1b[2Jcleared\rgone\u202e"})
     monkeypatch.setattr(portal, "_request", lambda body: answer)
-    said = command(*REQUEST, expect=1).stderr.decode()
+    said = command(*REQUEST, expect=6).stderr.decode()
     assert "cleared" in said
     assert not set(said) & {"\x1b", "\r", "\u202e"}
 
@@ -122,6 +140,17 @@ def test_the_portals_words_cannot_move_the_cursor(
 def test_a_damaged_profile_has_a_remedy(command: Command, text: str) -> None:
     (command.folder / "profile.json").write_text(text)
     assert "patency login" in command("devices", expect=1).stderr.decode()
+
+
+def test_a_token_that_others_could_read_is_theirs_no_more(
+    portal: TestPortal, command: Command
+) -> None:
+    """All files are 0600 (docs/cli.md): put right, and said, since somebody may have read it."""
+    file = command.folder / "profile.json"
+    file.chmod(0o644)
+    assert "Others could read" in command("devices").stderr.decode()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert command("devices").stderr == b""
 
 
 def test_no_profile_is_no_sign_in(command: Command) -> None:

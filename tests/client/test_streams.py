@@ -151,10 +151,10 @@ def test_a_service_that_is_not_there_closes_the_connection_only(
 ) -> None:
     with command.forwarding("web") as (process, port):
         portal.services["web"] = 1  # nothing listens there
-        with dial(port) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), dial(port) as connection:
             connection.recv(1)
         portal.services.pop("web")  # the injector refuses
-        with dial(port) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), dial(port) as connection:
             connection.recv(1)
         portal.services["web"] = echo
         assert exchange(port, b"still here") == b"still here<last word>"
@@ -284,7 +284,9 @@ def test_what_forward_cannot_do_is_said(portal: TestPortal, command: Command, se
             assert process.wait(10) == 1
             assert f"Port {port}" in process.stderr.read().decode()
     portal.sessions[session].state = "presence"
-    assert "presence" in command("forward", session, "web", 0, expect=4).stderr.decode()
+    said = command("forward", session, "web", 0, expect=4).stderr.decode()
+    assert "waits for approval" in said
+    assert f"patency answer {session}" in said
 
 
 @pytest.mark.usefixtures("echo", "session")
