@@ -155,6 +155,21 @@ class Connection:
         await self._link.close()
         self._core.stop(self._clock.now())  # its effects are done: the link is closed
 
+    async def pause(self) -> None:
+        """Say goodbye and stay away until `start`; at most about a second."""
+        await self._link.close()
+        self._do(self._core.stop(self._clock.now()))
+
+    def adopt(self, identity: Identity) -> None:
+        """Show this identity from the next connection on. The same device's, with another pair."""
+        self._context = identity.tls_context()
+        self._identity = identity
+
+    def reconnect(self, reason: str) -> None:
+        """Make the connection anew, if there is one."""
+        if self._core.phase is not Phase.IDLE:
+            self._do(self._core.reconnect(self._clock.now(), reason))
+
     def state_changed(self) -> None:
         self._do(self._core.state_changed(self._clock.now()))
 

@@ -153,8 +153,10 @@ class Core:
         return self._take()
 
     def reconnect(self, now: float, reason: str) -> list[Effect]:
-        """Drop the connection and make another."""
+        """Drop the connection and make another, to the same server: it was our wish."""
+        server = self.server
         self._break(now, reason, hang_up=True)
+        self.server = server
         return self._take()
 
     def hurry(self, now: float) -> list[Effect]:

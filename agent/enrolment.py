@@ -48,6 +48,19 @@ async def enrol(state: Path) -> Identity:
     known = identity.load(state)
     if known is not None:
         return known
+    return await _ask(state, provision)
+
+
+async def come_back(state: Path) -> Identity:
+    """For a device that is enrolled and whose certificate is over: the same claim with the same
+    key gives a new one. While the certificate is good it is given again, so asking does no harm.
+
+    Raises what `enrol` raises.
+    """
+    return await _ask(state, identity.load_provision(state))
+
+
+async def _ask(state: Path, provision: Provision) -> Identity:
     status, body = await _post(state, provision, identity.claim(state, provision))
     if status == 200:
         return identity.accept(state, provision, body)

@@ -2,15 +2,18 @@
 
 State directory (0700), every file 0600:
 
-    provision.json  placed at manufacture: serial, claim, where to enrol, trust anchors
-    device.key      P-256, born here, never leaves
-    audit.key       Ed25519, signs the audit chain; outlives the certificate
-    servers.json    access servers, in order of preference
-    device.pem      leaf and intermediate; its presence means "enrolled"
+    provision.json   placed at manufacture: serial, claim, where to enrol, trust anchors
+    device.key       P-256, born here, never leaves (agent.keystore)
+    device-next.key  the same for a renewal that is under way (agent.renewal)
+    audit.key        Ed25519, signs the audit chain; outlives the certificate
+    servers.json     access servers, in order of preference
+    device.pem       leaf and intermediate; its presence means "enrolled"
 
 Enrolment survives a crash at every step because each step leaves a file that the next start finds:
 the keys are on disk before the claim is shown to anyone, the same claim with the same key gives the
-same identity again, and `device.pem` comes last (R-CON-2).
+same identity again, and `device.pem` comes last (R-CON-2). So does a renewal: `device.pem` names
+its key, so that replacing this one file swaps the pair, and the next start finds the key in
+whichever slot a crash left it (R-CON-8).
 """
 
 import ssl
@@ -24,19 +27,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from agent import posix
+from agent import keystore, posix
 from agent.errors import EnrolmentRefused, StateError
 from agent.i18n import _
+from agent.keystore import Key, KeyStore, Slot
 from agent.wire.catalogue import ProductLineCode
 from agent.wire.messages import Key32
 from agent.wire.topics import is_device_id
@@ -92,7 +89,7 @@ class Identity:
     state: Path
     device: str
     provision: Provision
-    key: ec.EllipticCurvePrivateKey
+    key: Key
     audit_key: Ed25519PrivateKey
     certificates: tuple[x509.Certificate, ...]  # leaf first
     servers: tuple[Server, ...]
@@ -120,14 +117,14 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """ECDSA P-256 with SHA-256, DER, by the credential's key."""
-        return self.key.sign(data, ec.ECDSA(SHA256()))
+        return self.key.sign(data)
 
     def tls_context(self) -> ssl.SSLContext:
         """For MQTT: our certificate, and no server but those of the pinned authority (R-CON-6)."""
         context = pinned_context(self.provision.anchors)
         context.set_alpn_protocols(["mqtt"])
         try:
-            context.load_cert_chain(self.state / "device.pem", self.state / "device.key")
+            self.key.load_into(context, self.state / "device.pem")
         except (OSError, ssl.SSLError) as error:
             raise StateError(
                 _("The certificate and key of this injector do not fit together: {error}.").format(
@@ -192,7 +189,7 @@ def load(state: Path) -> Identity | None:
                 path=path, error=error
             )
         ) from error
-    key = device_key(state)
+    key = _key_of(certificates, keystore.of(state))
     device = check_certificates(certificates, key.public_key(), provision.anchors)
     servers = _decode(state / "servers.json", list[Server])
     if not servers:
@@ -208,33 +205,33 @@ def load(state: Path) -> Identity | None:
     )
 
 
-def device_key(state: Path) -> ec.EllipticCurvePrivateKey:
+def device_key(state: Path) -> Key:
     """The device's key, made and safely on disk if there was none. Raises StateError."""
-    key = _key(state / "device.key", lambda: ec.generate_private_key(ec.SECP256R1()))
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise StateError(_("{path} is not a P-256 key.").format(path=state / "device.key"))
-    return key
+    keys = keystore.of(state)
+    return keys.get(Slot.CURRENT) or keys.make(Slot.CURRENT)
+
+
+def _key_of(certificates: tuple[x509.Certificate, ...], keys: KeyStore) -> Key:
+    """The key in use. A crash may have come between the two steps of a renewal's swap: then the
+    certificate is for the next key, which takes its place here."""
+    following = keys.get(Slot.NEXT)
+    if following is not None and _public(following.public_key()) == _public(
+        certificates[0].public_key()
+    ):
+        keys.promote()
+    return keys.get(Slot.CURRENT) or keys.make(Slot.CURRENT)
 
 
 def audit_key(state: Path) -> Ed25519PrivateKey:
     """The key that signs the audit chain, made if there was none. Raises StateError."""
-    key = _key(state / "audit.key", Ed25519PrivateKey.generate)
+    path = state / "audit.key"
+    if not path.exists():
+        made = Ed25519PrivateKey.generate()
+        keystore.write_private(path, made)
+        return made
+    key = keystore.read_private(path)
     if not isinstance(key, Ed25519PrivateKey):
-        raise StateError(_("{path} is not an Ed25519 key.").format(path=state / "audit.key"))
-    return key
-
-
-def _key(path: Path, make: Any) -> Any:
-    if path.exists():
-        try:
-            return load_pem_private_key(_read(path), password=None)
-        except (ValueError, TypeError) as error:
-            raise StateError(
-                _("{path} holds no key that can be read: {error}.").format(path=path, error=error)
-            ) from error
-    key = make()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write(path, pem)
+        raise StateError(_("{path} is not an Ed25519 key.").format(path=path))
     return key
 
 
@@ -274,12 +271,9 @@ def _decode(path: Path, kind: type[S]) -> S:
 # --- certificates -------------------------------------------------------------------------------
 
 
-def signing_request(key: ec.EllipticCurvePrivateKey) -> str:
+def signing_request(key: Key) -> str:
     """A CSR (PEM) that proves the key and asks for no name: the claim decides."""
-    request = (
-        x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, SHA256())
-    )
-    return request.public_bytes(Encoding.PEM).decode()
+    return key.signing_request().public_bytes(Encoding.PEM).decode()
 
 
 def check_certificates(
@@ -358,7 +352,13 @@ def accept(state: Path, provision: Provision, body: bytes) -> Identity:
     if device != granted.device:
         raise EnrolmentRefused(_("The server's answer names two devices."))
     _write(state / "servers.json", msgspec.json.encode(granted.access_servers))
-    _write(state / "device.pem", "".join(granted.certificates).encode())
+    return keep_certificates(state, certificates)
+
+
+def keep_certificates(state: Path, certificates: tuple[x509.Certificate, ...]) -> Identity:
+    """Put certificates that were checked in the place of those in use. Raises StateError."""
+    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+    _write(state / "device.pem", chain)
     identity = load(state)
     if identity is None:  # removed by someone between the last line and this
         raise StateError(_("{path} is missing.").format(path=state / "device.pem"))

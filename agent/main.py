@@ -106,9 +106,11 @@ def _fail(error: AgentError, output: str) -> None:
 
 def parts() -> "list[Part]":
     """The parts of the agent, in the order in which they are installed."""
-    from agent import access, injector, jobs, streams
+    from agent import access, injector, jobs, renewal, streams
 
-    return [injector.install, streams.install, access.install, jobs.install]
+    return [
+        injector.install, streams.install, access.install, jobs.install, renewal.install,
+    ]  # fmt: skip
 
 
 @click.group()

@@ -8,6 +8,7 @@ import fcntl
 import os
 import secrets
 import socket
+import stat
 import struct
 import time
 from collections.abc import Iterator
@@ -56,6 +57,31 @@ def check_private_dir(path: Path) -> None:
         raise StateError(_("{path} belongs to another user; run as its owner.").format(path=path))
     if info.st_mode & 0o077:
         path.chmod(PRIVATE_DIR)
+
+
+def check_private_file(path: Path) -> None:
+    """Raises StateError unless `path` is a plain file of ours that nobody else may open.
+
+    It is not put right here: whoever could read a key may have kept it.
+    """
+    try:
+        info = path.lstat()
+    except OSError as error:
+        raise StateError(
+            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
+        ) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise StateError(_("{path} is not a plain file.").format(path=path))
+    if info.st_uid != os.getuid():
+        raise StateError(_("{path} belongs to another user; run as its owner.").format(path=path))
+    if info.st_mode & 0o077:
+        raise StateError(
+            _(
+                "{path} may be opened by other users (mode {mode:03o}). Run “chmod 600 {path}”; "
+                "if one of them may have read it, ask the vendor to revoke this injector's "
+                "credential."
+            ).format(path=path, mode=stat.S_IMODE(info.st_mode))
+        )
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -25,6 +25,7 @@ and it acts through:
     agent.frames_ready()                the stream source has something
     agent.look()                        the driver was changed: read it now
     agent.store.write(fn)               fn(connection) in the next commit; tables of your own
+    agent.adopt(identity)               from the next connection on; agent.reconnect(why)
     agent.spawn(coroutine)              a task of this agent; if it fails, the agent starts anew
 
 Everything runs in the loop. Handlers may be coroutines; those of messages run in order, one
@@ -118,6 +119,7 @@ class Agent(Hooks):
         self._was_online = False
         self._fresh = False  # enrolled by this start
         self._trouble = ""
+        self.remote_enabled = True  # the panel's switch; what reads the policy sets it
 
     # --- for the parts: action -------------------------------------------------------------------
 
@@ -201,6 +203,30 @@ class Agent(Hooks):
         if self._connection is not None:
             self._connection.frames_ready()
 
+    def adopt(self, new: Identity) -> None:
+        """Go on with another certificate and key of this same device: from the next connection."""
+        self.identity = new
+        self.clock.raise_floor(new.signed_ms)
+        if self._connection is not None:
+            self._connection.adopt(new)
+            if new.servers != self._servers.list.adopted and self._servers.list.offer(new.servers):
+                self._renumber()
+
+    def reconnect(self, reason: str) -> None:
+        """Make the connection anew, if there is one; nothing durable is lost by it."""
+        if self._connection is not None:
+            self._connection.reconnect(reason)
+
+    def connect(self) -> None:
+        """Have a connection from now on. Only for agent.remote, which decides on it."""
+        if self._connection is not None:
+            self._connection.start()
+
+    async def disconnect(self) -> None:
+        """Say goodbye and have no connection until `connect`."""
+        if self._connection is not None:
+            await self._connection.pause()
+
     def spawn(
         self, work: Coroutine[Any, Any, None], *, name: str | None = None
     ) -> asyncio.Task[None]:
@@ -283,7 +309,8 @@ class Agent(Hooks):
             settings=self._site.settings,
             carriers=self._carriers,
         )
-        self._connection.start()
+        if self.remote_enabled:
+            self.connect()
 
     async def _identify(self) -> Identity:
         """The identity; before enrolment, once it is there (R-CON-2). Raises StateError."""
@@ -368,6 +395,8 @@ class Agent(Hooks):
         """Why there is no connection; empty when there is one."""
         if self._connection is None:
             return self._trouble
+        if not self.remote_enabled:
+            return _("Remote connection is switched off at this injector.")
         return "" if self._connection.online else self._connection.reason
 
     def _simulate(self, args: Args) -> dict[str, Any]:

@@ -87,8 +87,9 @@ class NotStarted(GateError):
 
 
 class PeerError(Exception):
-    """The peer broke a rule; `reason` says which."""
+    """The peer broke a rule; `reason` says which, `device` who it is where that is certain."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, device: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.device = device

@@ -117,7 +117,7 @@ class Connection(asyncio.BufferedProtocol):
             self._identify(transport.get_extra_info("ssl_object"))
         except PeerError as error:
             self._state = State.OVER
-            self._house.refuse(self.peer, None, error.reason)
+            self._house.refuse(self.peer, error.device, error.reason)
             transport.abort()
             return
         self._dialogue = Dialogue(self, self._house)
@@ -132,8 +132,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._house.options.wall_clock() >= identity.not_after:
             # OpenSSL has looked already, but not when a session is resumed.
             raise PeerError(Reason.CERTIFICATE_EXPIRED)
-        if self._house.denied.denies(identity) or not self._house.options.admit(identity):
-            raise PeerError(Reason.DENIED)
+        if self._denied(identity):
+            raise PeerError(Reason.DENIED, identity.device)  # TLS has verified who it is
         device = identity.device
         self.identity = identity
         self._frames_topic = topics.down_stream(device)
@@ -141,6 +141,9 @@ class Connection(asyncio.BufferedProtocol):
         self.up = UpLane(
             device, self._house.handler, self._limits, self._house.counters, self._puback
         )
+
+    def _denied(self, identity: acl.Identity) -> bool:
+        return self._house.denied.denies(identity) or not self._house.options.admit(identity)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._house.buffer
@@ -267,6 +270,8 @@ class Connection(asyncio.BufferedProtocol):
         device = self.identity.device
         if connect.client_id != device:
             raise PeerError(Reason.CLIENT_ID)
+        if self._denied(self.identity):
+            raise PeerError(Reason.DENIED)  # since its handshake, when no kick could find it
         if not 0 < connect.keepalive_s <= self._limits.keepalive_most_s:
             raise PeerError(Reason.KEEPALIVE)
         self._state = State.OPENING
@@ -370,6 +375,9 @@ class Connection(asyncio.BufferedProtocol):
         left_s = self.identity.not_after - self._house.options.wall_clock()
         if left_s <= 0:
             self.end(Reason.CERTIFICATE_EXPIRED)
+            return
+        if self._denied(self.identity):
+            self.end(Reason.DENIED)
             return
         if self.down.stalled_since is not None and (
             now - self.down.stalled_since >= self._limits.stalled_s

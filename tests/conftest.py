@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rest_framework.test import APIClient
 
     from agent.wire.messages import Message
+    from broker.denied import DenyList
     from fleet.accounts.models import Organisation, User
     from fleet.inventory.models import Device, ProductLine, Site
     from tests.demo import Demo
@@ -253,6 +254,7 @@ class Ports:
 
     sent: list[tuple[str, "Message"]] = field(default_factory=list)
     kicked: list[str] = field(default_factory=list)
+    denied: list["DenyList"] = field(default_factory=list)
     hints: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     frames: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -268,13 +270,14 @@ def ports() -> Iterator[Ports]:
     from fleet.core import ports as real
 
     recorder = Ports()
-    before = (real._sender, real._kicker, real._hinter, real._frame_sender)
+    before = (real._sender, real._kicker, real._denier, real._hinter, real._frame_sender)
     real.set_sender(lambda device, message: recorder.sent.append((device, message)))
     real.set_kicker(recorder.kicked.append)
+    real.set_denier(recorder.denied.append)
     real.set_hinter(lambda group, payload: recorder.hints.append((group, payload)))
     real.set_frame_sender(recorder.frame)
     yield recorder
-    real._sender, real._kicker, real._hinter, real._frame_sender = before
+    real._sender, real._kicker, real._denier, real._hinter, real._frame_sender = before
 
 
 @pytest.fixture

@@ -63,6 +63,11 @@ class Issued:
             key.write_bytes(self.key_pem)
             context.load_cert_chain(chain, key)
 
+    def write_key(self, path: Path) -> None:
+        """Write the key as PEM that nobody else may read."""
+        path.touch(mode=0o600)
+        path.write_bytes(self.key_pem)
+
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """Write chain and key as PEM. Returns their paths."""
         chain, key = folder / f"{name}.pem", folder / f"{name}.key"

@@ -19,6 +19,7 @@ def install(agent: "Agent") -> None:
     """Plug into the agent; `agent.streams` is installed before."""
     access = Access(agent, agent.get(Streams))
     agent.provide(access)
+    agent.remote_enabled = access.desk.facts.policy.remote
     agent.roster_version = lambda: access.roster.version
     agent.handle(AccessRequest, access.request)
     agent.handle(Answer, access.answer)

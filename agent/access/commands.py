@@ -4,7 +4,7 @@
     refuse      {session?}        no; needs no PIN, as it only tightens
     stop        {session?}        end what is active, and refuse what is not yet
     no-patient  {}                no patient is connected: the injector goes to `service`
-    remote-off  {}                switch remote connection off; ends every session
+    remote-off  {}                switch remote connection off: ends every session, says goodbye
     remote-on   {pin}             switch it on again, which nothing but this can (R-CON-9)
     pin-set     {approver, pin}   set an approver's PIN; who may speak to the socket may set it
     policy      {}                the site's policy
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent import i18n
+from agent import i18n, remote
 from agent.access import policy
 from agent.access.desk import PANEL
 from agent.access.effects import PanelResult
@@ -141,6 +141,7 @@ class Commands:
         if action != "remote:off":
             await record
         await self._access.do(self._access.set_policy(new))
+        await remote.switch(self._agent, new.remote)
         return self.policy({})
 
     # --- PINs ------------------------------------------------------------------------------------

@@ -235,6 +235,20 @@ class Audit(Durable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     head: SignedHead
 
 
+class Renewal(Durable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The device asks for a certificate for its next key. Only the key in it counts."""
+
+    TYPE: ClassVar[str] = "renewal"
+    csr: Annotated[bytes, msgspec.Meta(min_length=1, max_length=1024)]  # PKCS #10, DER
+
+
+class Remote(Durable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The panel's switch of remote connection. Off is the last message before the goodbye."""
+
+    TYPE: ClassVar[str] = "remote"
+    enabled: bool
+
+
 # --- down -------------------------------------------------------------------------------------
 
 
@@ -340,13 +354,20 @@ class Servers(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     servers: Annotated[list[AccessServer], msgspec.Meta(min_length=1, max_length=16)]
 
 
+class Certificate(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The certificate for the key of a `renewal`; sent again until the device has used it."""
+
+    TYPE: ClassVar[str] = "certificate"
+    certificates: Annotated[list[Blob], msgspec.Meta(min_length=1, max_length=4)]  # DER, leaf first
+
+
 UP: tuple[type[Up], ...] = (
     Hello, Heartbeat, Live, Telemetry, Event, Accepted, Challenge, SessionUpdate, Receipt,
-    Execution, Audit,
+    Execution, Audit, Renewal, Remote,
 )  # fmt: skip
 DOWN: tuple[type[Message], ...] = (
     Welcome, Refused, AccessRequest, Answer, End, Job, Cancel, Rate, RosterUpdate, ServerHead,
-    Servers,
+    Servers, Certificate,
 )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ class Action(StrEnum):
     DEVICE_VIEW = "device:view"
     DEVICE_WATCH = "device:watch"
     DEVICE_ENROL = "device:enrol"
+    DEVICE_REVOKE = "device:revoke"
+    DEVICE_MOVE = "device:move"
     EVENT_VIEW = "event:view"
     ACCESS_REQUEST = "access:request"
     ACCESS_VIEW = "access:view"
@@ -38,7 +40,13 @@ class Action(StrEnum):
 ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
     Role.ADMINISTRATOR: frozenset(Action) - {Action.ACCESS_ANSWER},
     Role.SPECIALIST: frozenset(Action)
-    - {Action.DEVICE_ENROL, Action.AUDIT_VERIFY, Action.SERVER_MANAGE},
+    - {
+        Action.DEVICE_ENROL,
+        Action.DEVICE_REVOKE,
+        Action.DEVICE_MOVE,
+        Action.AUDIT_VERIFY,
+        Action.SERVER_MANAGE,
+    },
     Role.HOSPITAL: frozenset(
         {
             Action.DEVICE_VIEW,

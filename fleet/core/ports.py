@@ -12,9 +12,11 @@ from typing import Any
 from django.db import transaction
 
 from agent.wire.messages import Message
+from broker.denied import DenyList
 
 Sender = Callable[[str, Message], None]
 Kicker = Callable[[str], None]
+Denier = Callable[[DenyList], None]
 Hinter = Callable[[str, dict[str, Any]], None]
 FrameSender = Callable[[str, bytes], bool]
 
@@ -31,6 +33,7 @@ def _drop_frame(device: str, frame: bytes) -> bool:
 
 _sender: Sender = _drop
 _kicker: Kicker = _drop
+_denier: Denier = _drop
 _hinter: Hinter = _drop
 _frame_sender: FrameSender = _drop_frame
 
@@ -44,6 +47,11 @@ def set_sender(sender: Sender | None) -> None:
 def set_kicker(kicker: Kicker | None) -> None:
     global _kicker
     _kicker = kicker or _drop
+
+
+def set_denier(denier: Denier | None) -> None:
+    global _denier
+    _denier = denier or _drop
 
 
 def set_hinter(hinter: Hinter | None) -> None:
@@ -65,6 +73,12 @@ def send_down(device_id: str, message: Message) -> None:
 def kick(device_id: str) -> None:
     """Close the device's connection once the transaction has committed."""
     transaction.on_commit(lambda: _kicker(device_id), robust=True)
+
+
+def deny(denied: DenyList) -> None:
+    """Have every gate refuse these from now on, and cut those that are connected; at once, since
+    the list says what is committed."""
+    _denier(denied)
 
 
 def hint(group: str, payload: dict[str, Any]) -> None:

@@ -133,6 +133,27 @@ def pem(name: str) -> str:
     return path.read_text()
 
 
+def issuer_of(leaf: x509.Certificate) -> x509.Certificate:
+    """The intermediate that issued a device's certificate: the one in use, or an earlier one.
+
+    Raises Conflict when it is not kept here."""
+    for certificate in intermediates():
+        if certificate.subject == leaf.issuer:
+            return certificate
+    raise Conflict(
+        _("The authority of this certificate is missing in %(folder)s. Restore it from a backup.")
+        % {"folder": folder()}
+    )
+
+
+def intermediates() -> list[x509.Certificate]:
+    """Those that issue or issued credentials, the one in use first."""
+    return [
+        x509.load_pem_x509_certificate(path.read_bytes())
+        for path in sorted(folder().glob("device-ca*.pem"), key=lambda path: path.stem)
+    ]
+
+
 def public_digest(key: ec.EllipticCurvePublicKey) -> bytes:
     """The DER SubjectPublicKeyInfo, which names a key whatever certificate it is in."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -27,3 +27,17 @@ class ClaimTaken(Conflict):
             _("This claim has been used with another key. Ask the vendor to look into it.")
         )
         self.claim = claim
+
+
+class BoardChanged(Conflict):
+    """A claim to come back with, shown by what cannot be the same machine."""
+
+    code = "board_changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "This is not the machine that was enrolled: it has another audit key. Retire the "
+                "injector, then enrol the new machine."
+            )
+        )

@@ -6,15 +6,19 @@ key gives the same identity again, however often: a device that lost our answer,
 it stored it, asks once more. Any other key is turned away and raises an alarm, as somebody has a
 copy of the claim. Everything happens in one transaction under BEGIN IMMEDIATE, and the claim is
 taken by a conditional update, so of two devices exactly one wins.
+
+The same call is the way back (R-CON-8). A device whose certificate ended while it was off shows its
+claim with the key of its newest certificate, and gets another for it, within a year of the end. One
+that was revoked, moved or lost its key needs a new claim from an administrator, made for that very
+device: it keeps its id, its history and its audit key, and everything issued before is revoked.
 """
 
 import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.db import transaction
@@ -25,15 +29,19 @@ from fleet.accounts.models import User
 from fleet.audit import services as audit
 from fleet.core.errors import Conflict, Invalid
 from fleet.core.ids import new_device_id
-from fleet.enrolment import ca
-from fleet.enrolment.errors import ClaimRefused, ClaimTaken
-from fleet.enrolment.models import Claim, Credential
+from fleet.enrolment import alarms, ca, credentials, requests
+from fleet.enrolment.errors import BoardChanged, ClaimRefused, ClaimTaken
+from fleet.enrolment.models import AlarmKind, Claim, Credential, Issued, Revoked
 from fleet.inventory.models import Device, Ownership, ProductLine, Site
 
 CLAIM_USED = "device:enrol"
 CLAIM_MADE = "claim:create"
 CLAIM_REVOKED = "claim:revoke"
 CLAIM_ALARM = "claim:misused"
+CAME_AGAIN = "device:enrol_again"
+
+# After the end of its certificate; later than that, somebody must look at it first.
+RETURN_WITHIN = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,12 @@ def create_claim(
     """
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
-        if Device.objects.filter(product_line=product_line, serial=serial).exists():
+        if _enrolled(product_line.pk, serial) is not None:
             raise Conflict(
-                _("%(serial)s is enrolled already. Retire it before you enrol it again.")
+                _(
+                    "%(serial)s is enrolled already. If it must come back with a new key, make a "
+                    "claim with --again; if it is another injector, retire this one first."
+                )
                 % {"serial": serial}
             )
         Claim.objects.filter(
@@ -95,6 +106,45 @@ def create_claim(
     return secret
 
 
+def create_claim_again(*, device: Device, now: datetime, actor: User | None = None) -> str:
+    """A claim for a device to come back with a new key, after it was revoked, moved or lost its
+    own. Returns the secret, once. What lets the device in now goes on until the claim is used.
+
+    Raises Conflict for a device that is retired.
+    """
+    if device.retired_at is not None:
+        raise Conflict(_("This injector is retired. Enrol its serial with an ordinary claim."))
+    secret = secrets.token_urlsafe(32)
+    with transaction.atomic():
+        Claim.objects.filter(device=device, used_at=None, revoked_at=None).update(revoked_at=now)
+        Claim.objects.create(
+            digest=claim_digest(secret),
+            serial=device.serial,
+            product_line=device.product_line,
+            site=device.site,
+            organisation=device.organisation,
+            device=device,
+            created_by=actor,
+            created_at=now,
+        )
+        audit.record(
+            organisation=device.organisation,
+            actor=actor or "portal",
+            action=CLAIM_MADE,
+            outcome=Outcome.ALLOWED,
+            device=device,
+            reason="again",
+            digest=claim_digest(secret),
+            now=now,
+        )
+    return secret
+
+
+def _enrolled(product_line: str, serial: str) -> Device | None:
+    rows = Device.objects.filter(product_line=product_line, serial=serial, retired_at=None)
+    return rows.first()
+
+
 def revoke_claim(claim: Claim, *, now: datetime, actor: User | None = None) -> None:
     """Make a claim worthless, used or not: also its device cannot show it again."""
     with transaction.atomic():
@@ -109,46 +159,32 @@ def revoke_claim(claim: Claim, *, now: datetime, actor: User | None = None) -> N
             )
 
 
-def read_request(pem: str) -> ec.EllipticCurvePublicKey:
-    """The public key of a signing request, whose holder has proved to have the private one.
-
-    Whatever else the request asks for (name, CA, other names) is not looked at. Raises Invalid.
-    """
-    try:
-        request = x509.load_pem_x509_csr(pem.encode())
-        key = request.public_key()
-        proved = request.is_signature_valid
-    except Exception as error:  # the parser's errors are many, and all mean the same here
-        raise Invalid(
-            _("The signing request cannot be read. Send a PKCS #10 request in PEM.")
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
-        raise Invalid(_("The key must be P-256. Make a new one and ask again."))
-    if not proved:
-        raise Invalid(_("The signing request is not signed by its own key. Make it again."))
-    return key
-
-
 def enrol(
     *, claim: str, serial: str, product_line: str, csr: str, audit_key: bytes, now: datetime
 ) -> Granted:
     """Give the device that shows `claim` its identity. Raises Invalid, ClaimRefused, ClaimTaken."""
-    key = read_request(csr)
+    key = requests.read_pem(csr)
     if len(audit_key) != 32:
         raise Invalid(_("The audit key must be a raw Ed25519 key of 32 bytes."))
-    fingerprint = hashlib.sha256(ca.public_digest(key)).hexdigest()
+    fingerprint = credentials.fingerprint(key)
     try:
         with transaction.atomic():
             row = _claim(claim, serial, product_line)
-            if row.used_at is None:
-                device = _first_use(row, fingerprint, audit_key, now)
+            if row.used_at is not None:
+                device = _second_use(row, fingerprint, audit_key, now)
+            elif row.device is not None:
+                device = _come_again(row, row.device, fingerprint, audit_key, now)
             else:
-                device = _second_use(row, fingerprint, audit_key)
-            leaf = _credential(device, key, fingerprint, now)
+                device = _first_use(row, fingerprint, audit_key, now)
+            credential = _credential(device, key, fingerprint, now)
+            chain = credentials.chain(credential)
     except ClaimTaken as taken:
         _alarm(taken.claim, fingerprint, now)
         raise
-    return Granted(device=device, certificates=(leaf, ca.pem("device-ca")))
+    return Granted(
+        device=device,
+        certificates=tuple(each.public_bytes(Encoding.PEM).decode() for each in chain),
+    )
 
 
 def _claim(claim: str, serial: str, product_line: str) -> Claim:
@@ -175,14 +211,10 @@ def _first_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) ->
         audit_key=audit_key,
         created_at=now,
     )
-    if Device.objects.filter(product_line=device.product_line_id, serial=row.serial).exists():
+    if _enrolled(device.product_line_id, row.serial) is not None:
         raise ClaimTaken(row)  # enrolled with another claim since
     device.save(force_insert=True)
-    taken = Claim.objects.filter(pk=row.pk, used_at=None).update(
-        used_at=now, device=device, public_key=fingerprint
-    )
-    if taken != 1:
-        raise ClaimTaken(row)
+    _take(row, device, fingerprint, now)
     Ownership.objects.create(device=device, organisation=row.organisation, starts_at=now)
     audit.record(
         organisation=row.organisation,
@@ -196,49 +228,78 @@ def _first_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) ->
     return device
 
 
-def _second_use(row: Claim, fingerprint: str, audit_key: bytes) -> Device:
+def _take(row: Claim, device: Device, fingerprint: str, now: datetime) -> None:
+    """The claim is this device's and this key's: of two at the same moment, one gets here."""
+    taken = Claim.objects.filter(pk=row.pk, used_at=None).update(
+        used_at=now, device=device, public_key=fingerprint
+    )
+    if taken != 1:
+        raise ClaimTaken(row)
+
+
+def _come_again(
+    row: Claim, device: Device, fingerprint: str, audit_key: bytes, now: datetime
+) -> Device:
+    """A device that is known, with a claim made for it: the new key takes the place of all others.
+
+    The audit key is what tells it from another machine with the same serial: that one would go on
+    with the device's audit chain, which only its own key can.
+    """
+    if not hmac.compare_digest(bytes(device.audit_key), audit_key):
+        raise BoardChanged
+    if Credential.objects.filter(public_key=fingerprint).exists():
+        raise ClaimRefused  # the point is a new key
+    credentials.revoke_all(device, actor="agent", because=Revoked.REPLACED, now=now, spare=row)
+    _take(row, device, fingerprint, now)
+    audit.record(
+        organisation=device.organisation,
+        actor="agent",
+        action=CAME_AGAIN,
+        outcome=Outcome.ALLOWED,
+        device=device,
+        digest=fingerprint,
+        now=now,
+    )
+    return device
+
+
+def _second_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) -> Device:
+    """The same device once more: it lost our answer, or comes back after its certificate ended."""
     device = row.device
+    held = _held(device, fingerprint) if device is not None else None
     if (
         device is None
-        or not hmac.compare_digest(row.public_key, fingerprint)
+        or held is None
+        or held.superseded_at is not None  # a copy of the key that the device had before
         or not hmac.compare_digest(bytes(device.audit_key), audit_key)
     ):
         raise ClaimTaken(row)
+    if held.revoked_at is not None or now - held.not_after_at > RETURN_WITHIN:
+        raise ClaimRefused
     return device
+
+
+def _held(device: Device, fingerprint: str) -> Credential | None:
+    rows = Credential.objects.filter(device=device, public_key=fingerprint)
+    return rows.order_by("-not_after_at", "-pk").first()
 
 
 def _credential(
     device: Device, key: ec.EllipticCurvePublicKey, fingerprint: str, now: datetime
-) -> str:
-    """The leaf in PEM: the one this key has, or a new one when half of its life is over."""
-    held = (
-        Credential.objects.filter(device=device, public_key=fingerprint)
-        .order_by("-not_after_at")
-        .first()
-    )
-    if held is not None and held.revoked_at is not None:
-        raise ClaimRefused
-    if held is not None and held.not_after_at - now > ca.LEAF_LIFE / 2:
-        return _pem(x509.load_der_x509_certificate(bytes(held.certificate)))
-    leaf = ca.issue_device(device.pk, key, now=now)
-    Credential.objects.create(
-        device=device,
-        serial_number=f"{leaf.serial_number:x}",
-        public_key=fingerprint,
-        certificate=leaf.public_bytes(Encoding.DER),
-        not_before_at=leaf.not_valid_before_utc,
-        not_after_at=leaf.not_valid_after_utc,
-        created_at=now,
-    )
-    return _pem(leaf)
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode()
+) -> Credential:
+    """The one this key has, or a new one when half of its life is over."""
+    held = _held(device, fingerprint)
+    if held is None:
+        return credentials.issue(device, key, issued=Issued.ENROLMENT, now=now)
+    if held.not_after_at - now > ca.LEAF_LIFE / 2:
+        return held
+    return credentials.issue(device, key, issued=Issued.RETURN, now=now)
 
 
 def _alarm(claim: Claim, fingerprint: str, now: datetime) -> None:
     """Somebody has a copy of the claim: recorded after the refusal has been rolled back."""
+    if claim.device is not None:
+        alarms.sound(claim.device, AlarmKind.CLAIM, now=now)
     audit.record(
         organisation=claim.organisation,
         actor="agent",

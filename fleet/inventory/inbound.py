@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from agent.wire.catalogue import RefusalReason
-from agent.wire.messages import Heartbeat, Hello
+from agent.wire.catalogue import Outcome, RefusalReason
+from agent.wire.messages import Heartbeat, Hello, Remote
+from fleet.audit import services as audit
 from fleet.core import ports
 from fleet.core.errors import MessageRefused
 from fleet.inventory.models import Device
@@ -44,6 +45,23 @@ def heartbeat(device: Device, message: Heartbeat, received_at: datetime) -> None
     device.save(update_fields=["clinical_state", "outbox_depth", "last_seen_at"])
     if changed:
         _hint_state(device)
+
+
+def remote(device: Device, message: Remote, received_at: datetime) -> None:
+    """Somebody at the injector switched remote connection off, or on again (R-CON-9)."""
+    if device.remote_enabled is message.enabled:
+        return
+    device.remote_enabled = message.enabled
+    device.save(update_fields=["remote_enabled"])
+    audit.record(
+        organisation=device.organisation,
+        actor=device.pk,
+        action="remote:on" if message.enabled else "remote:off",
+        outcome=Outcome.ALLOWED,
+        device=device,
+        now=received_at,
+    )
+    _hint_state(device)
 
 
 def _hint_state(device: Device) -> None:

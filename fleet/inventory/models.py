@@ -66,11 +66,17 @@ class Device(models.Model):
     remote_enabled = models.BooleanField(default=True)
     audit_key = models.BinaryField(max_length=32, blank=True)  # raw Ed25519, from enrolment
     created_at = models.DateTimeField()
+    # Retired: it stays for those whose data it carries; its serial may be enrolled anew.
+    retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["serial"]
         constraints = [
-            models.UniqueConstraint(fields=["product_line", "serial"], name="device_serial_unique")
+            models.UniqueConstraint(
+                fields=["product_line", "serial"],
+                condition=models.Q(retired_at__isnull=True),
+                name="device_serial_unique",
+            )
         ]
         indexes = [models.Index(fields=["online", "last_seen_at"])]
 

@@ -12,6 +12,7 @@ from fleet.audit import inbound as audit_inbound
 from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.errors import MessageRefused
+from fleet.enrolment import inbound as enrolment
 from fleet.inventory.models import Device
 from fleet.jobs import outbound as jobs
 from fleet.mqtt.alarms import alarm
@@ -21,6 +22,7 @@ from fleet.servers import outbound as servers
 log = logging.getLogger(__name__)
 
 OWED: tuple[Callable[[Device], Iterable[Message]], ...] = (
+    enrolment.pending,
     servers.pending,
     access.pending,
     jobs.pending,

@@ -8,6 +8,7 @@ from typing import Any
 from agent.wire import messages
 from fleet.access import inbound as access
 from fleet.audit import inbound as audit
+from fleet.enrolment import inbound as enrolment
 from fleet.inventory import inbound as inventory
 from fleet.inventory.models import Device
 from fleet.jobs import inbound as jobs
@@ -46,4 +47,6 @@ HANDLERS: Mapping[type[messages.Up], Handler] = {
     messages.Receipt: access.receipt,
     messages.Execution: jobs.execution,
     messages.Audit: audit.audit,
+    messages.Renewal: enrolment.renewal,
+    messages.Remote: inventory.remote,
 }

@@ -14,6 +14,7 @@ from agent.wire.messages import Live, MessageError
 from broker.errors import Reason
 from broker.lanes import ConnectionInfo, Delivery
 from fleet.core import clock, ports
+from fleet.enrolment import credentials
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.mqtt import metrics
@@ -43,6 +44,8 @@ class PortalLanes:
         metrics.CONNECTED.set(len(self._heard))
         work = partial(inventory.set_online, device, now=clock.now(), access_server=info.server)
         self._queue.submit(f"presence {device}", work)
+        work = partial(credentials.used, device, info.certificate, clock.now())
+        self._queue.submit(f"credential {device}", work)
 
     def disconnected(self, device: str, reason: Reason) -> None:
         self._heard.pop(device, None)
@@ -115,5 +118,8 @@ class PortalLanes:
 
 def _audit_refusal(device_id: str, reason: Reason) -> None:
     device = Device.objects.select_related("organisation").filter(pk=device_id).first()
-    if device is not None:
-        alarm(device, GATE_REFUSED, reason=reason.value, digest=None, now=clock.now())
+    if device is None:
+        return
+    alarm(device, GATE_REFUSED, reason=reason.value, digest=None, now=clock.now())
+    if reason is Reason.DENIED:
+        credentials.shown_in_vain(device, clock.now())

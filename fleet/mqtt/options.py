@@ -61,6 +61,6 @@ def gate_options(options: ServeOptions) -> GateOptions:
         port=options.mqtt.port,
         certificate=folder / "server.pem",
         key=folder / "server.key",
-        device_ca=(folder / "device-root.pem", folder / "device-ca.pem"),
+        device_ca=(folder / "device-root.pem", *sorted(folder.glob("device-ca*.pem"))),
         proxies=parse_networks(settings.PATENCY_PROXIES),
     )

@@ -27,7 +27,8 @@ from broker.exchange import Exchange
 from broker.server import Gate
 from broker.transport import Transport
 from fleet.access.hub import hub
-from fleet.core import ports, readiness
+from fleet.core import clock, ports, readiness
+from fleet.enrolment.denylist import denied
 from fleet.inventory import services as inventory
 from fleet.inventory.services import ACCESS_SERVER
 from fleet.jobs.receiver import Receiver
@@ -118,6 +119,8 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
         _readiness(running),
     ):
         running.writer.start()
+        await asyncio.to_thread(denied.refresh, clock.now())  # before the first device knocks
+        denied.tell()
         if running.gate is not None:
             await running.gate.start()
         try:
@@ -235,12 +238,14 @@ def _ports(transport: Transport, loop: asyncio.AbstractEventLoop) -> Iterator[No
 
     ports.set_sender(send)
     ports.set_kicker(lambda device: _soon(loop, transport.kick, device))
+    ports.set_denier(lambda listed: _soon(loop, transport.deny, listed))
     ports.set_frame_sender(frame)
     try:
         yield
     finally:
         ports.set_sender(None)
         ports.set_kicker(None)
+        ports.set_denier(None)
         ports.set_frame_sender(None)
 
 

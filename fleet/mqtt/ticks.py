@@ -15,6 +15,7 @@ from fleet.access import services as access
 from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.sqlite.checkpoint import checkpoint
+from fleet.enrolment import credentials
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.jobs import services as jobs
@@ -66,6 +67,8 @@ def standard() -> tuple[Tick, ...]:
     return (
         Tick("access", timedelta(seconds=1), access.tick),
         Tick("jobs", timedelta(seconds=1), jobs.tick),
+        Tick("credentials", timedelta(seconds=1), credentials.tick),
+        Tick("expiring", timedelta(minutes=1), credentials.count_expiring),
         Tick("checkpoint", timedelta(seconds=15), checkpoint),
         Tick("heads", timedelta(seconds=5), Heads().tell),
         Tick("servers", timedelta(seconds=2), Told().tell),

@@ -73,7 +73,7 @@ def enrolled(
     """A state directory of an injector that has its identity."""
     provision(folder, authority, port=enrol_port)
     issued = authority.device(device)
-    (folder / "device.key").write_bytes(issued.key_pem)
+    issued.write_key(folder / "device.key")
     (folder / "device.pem").write_bytes(issued.chain_pem)
     servers = [{"host": "localhost", "port": port} for port in ports]
     (folder / "servers.json").write_text(json.dumps(servers))

@@ -5,13 +5,16 @@ Comments name the amqtt 0.12.1 function whose defect is closed by the gate stand
 Requirements: R-CON-3, R-CON-4, R-CON-6.
 """
 
+import asyncio
 import contextlib
 import datetime as dt
+import socket
+import ssl
 import time
 
 import pytest
 
-from broker import denied
+from broker import denied, gate
 from broker.errors import Reason
 from tests.broker import raw
 from tests.broker.conftest import BOTH_CARRIERS, A, B, Running, Start
@@ -26,7 +29,9 @@ async def refused_by_tls(running: Running, identity: Issued | None) -> None:
     await refused_unheard(running, identity, Reason.HANDSHAKE)
 
 
-async def refused_unheard(running: Running, identity: Issued | None, reason: Reason) -> None:
+async def refused_unheard(
+    running: Running, identity: Issued | None, reason: Reason, *, device: str | None = None
+) -> None:
     """Closed without an answer, and nothing is left."""
     try:
         attacker = await running.open(identity)
@@ -36,7 +41,7 @@ async def refused_unheard(running: Running, identity: Issued | None, reason: Rea
         async with attacker:
             attacker.send(raw.connect(A))
             assert await attacker.ended() == b""
-    await running.handler.told("refused", None, reason)
+    await running.handler.told("refused", device, reason)
     assert not running.handler.has("connected")
     await running.emptied()
 
@@ -74,7 +79,7 @@ async def test_a_certificate_that_names_no_one_device(
 
 async def test_an_identity_that_the_portal_denies(start: Start) -> None:
     running = await start(admit=lambda identity: identity.device != A)
-    await refused_unheard(running, running.identities[A], Reason.DENIED)
+    await refused_unheard(running, running.identities[A], Reason.DENIED, device=A)
     async with await running.live(B):
         assert running.gate.connections == {B}
 
@@ -103,6 +108,62 @@ async def test_a_device_revoked_while_it_is_live(running: Running, by: str) -> N
         running.gate.deny(denied.DenyList())
         async with await running.live(A) as allowed:
             await allowed.ping()
+
+
+async def test_denied_between_the_handshake_and_connect(start: Start) -> None:
+    """When it is revoked, it has no seat yet and no kick can find it."""
+    denied: set[str] = set()
+    running = await start(admit=lambda identity: identity.serial not in denied)
+    async with await running.raw(A) as attacker:
+        await asyncio.sleep(0.1)  # the handshake is over on both sides
+        denied.add(f"{running.identities[A].certificate.serial_number:X}")
+        denied.add(f"{running.identities[A].certificate.serial_number:040X}")
+        attacker.send(raw.connect(A))
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", A, Reason.DENIED)
+    assert not running.handler.has("connected")
+
+
+async def test_denied_while_connected_and_nobody_kicks(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer looks again, as for the certificate's end."""
+    monkeypatch.setattr(gate, "_WATCH_S", 0.1)
+    denied: set[str] = set()
+    running = await start(admit=lambda identity: identity.device not in denied)
+    async with await running.live(A) as device:
+        denied.add(A)
+        assert await device.ended() == b""
+    await running.handler.told("disconnected", A, Reason.DENIED)
+
+
+async def test_denied_on_resumption_of_a_tls_session(start: Start) -> None:
+    """TLS 1.2 resumes by session id, and OpenSSL does not look at the chain then: the gate asks."""
+    denied: set[str] = set()
+    running = await start(admit=lambda identity: identity.device not in denied)
+    context = running.authority.client_context(running.identities[A])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def visit(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool, bytes]:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", running.gate.port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(raw.connect(A))
+            return tls.session, bool(tls.session_reused), tls.recv(4)
+        return None, False, b""  # cut, maybe before the client thought that it was in
+
+    session, _, said = await asyncio.to_thread(visit, None)
+    assert said == b"\x20\x02\0\0"
+    assert session is not None
+    _, reused, said = await asyncio.to_thread(visit, session)
+    assert said == b"\x20\x02\0\0"
+    assert reused, "nothing was resumed: this test would prove nothing"
+    denied.add(A)
+    for _ in range(scaled(20)):
+        _, _, said = await asyncio.to_thread(visit, session)
+        assert said == b""
 
 
 async def test_a_certificate_that_expires_while_connected(

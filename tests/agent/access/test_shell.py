@@ -6,6 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cryptography import x509
@@ -13,14 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from agent import room
+from agent import remote, room
 from agent.access import ledger
 from agent.access.effects import Keep
 from agent.drivers import Service
 from agent.errors import AuditUnwritable, ControlError
 from agent.wire import challenge, roster
 from agent.wire.catalogue import ClinicalState, Level, SessionReason, SessionState
-from agent.wire.messages import Accepted, Audit, Receipt, RosterUpdate
+from agent.wire.messages import Accepted, Audit, Receipt, Remote, RosterUpdate
+from broker.errors import Reason
 from tests.agent.access.simulator import Specialist
 from tests.agent.access.world import DAY, PIN, world
 from tests.agent.test_streams import echo, listening
@@ -179,24 +181,47 @@ async def test_refuse(tmp_path: Path) -> None:
 
 
 async def test_remote_connection_off_and_on(tmp_path: Path) -> None:
-    """R-CON-9: off without a word, on with a PIN, and it stays as it is over a restart."""
+    """R-CON-9: off ends what is open, tells the portal, says goodbye and stays over a restart; only
+    a PIN at the injector switches it on again."""
     async with world(tmp_path) as w:
         session = await w.active()
         assert (await w.command("remote-off"))["remote"] is False
         assert (await w.reached(session, S.ENDED)).reason is R.REMOTE_OFF
-        refused = w.request()
-        assert (await w.reached(refused, S.REFUSED)).reason is R.REMOTE_OFF
+        (said,) = w.portal.of(Remote)
+        assert said.enabled is False
+        await w.portal.until(lambda: w.portal.disconnects == [Reason.DISCONNECTED])
+        assert w.agent.outbox.depth == 0  # nothing was cut off by the goodbye
         with pytest.raises(ControlError):
             await w.command("remote-on", pin="999999")
         assert ("pin:check", "panel", "refused", "wrong_pin") in w.audit()
         with pytest.raises(ControlError):
             await w.command("remote-on")
         await w.stop()
-        await w.start()
-        assert (await w.command("status"))["remote"] is False
+        w.launch()
+        async with asyncio.timeout(10):
+            while "device" not in w.agent.status():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        shown = await w.command("status")
+        assert (await w.command("policy"))["remote"] is False
+        assert "switched off" in shown["trouble"]
+        await asyncio.sleep(0.5)  # long enough to connect, many times over
+        assert not w.portal.gate.connections
+        assert w.portal.connects == 1
         assert (await w.command("remote-on", pin=PIN))["remote"] is True
         assert ("remote:on", "approver-1", "allowed", None) in w.audit()
+        await w.portal.until(lambda: [m.enabled for m in w.portal.of(Remote)] == [False, True])
         await w.reached(w.request(), S.CHALLENGED)
+
+
+async def test_remote_connection_off_with_a_portal_that_does_not_answer(tmp_path: Path) -> None:
+    """R-CON-9: nothing at the other end keeps a person from switching off."""
+    async with world(tmp_path) as w:
+        w.portal.deciding = False
+        with patch.object(remote, "GOODBYE_S", 0.3):
+            assert (await w.command("remote-off"))["remote"] is False
+        await w.portal.until(lambda: not w.portal.gate.connections)
+        assert w.portal.of(Remote) == []
+        w.portal.back()
 
 
 async def test_the_policy_is_set_with_a_pin(tmp_path: Path) -> None:

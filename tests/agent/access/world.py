@@ -52,9 +52,13 @@ class World:
 
     async def start(self) -> None:
         hellos = len(self.portal.of(Hello))
+        self.launch()
+        await self.portal.until(lambda: len(self.portal.of(Hello)) > hellos)
+
+    def launch(self) -> None:
+        """Start, and do not wait for a connection."""
         self.agent = Agent(self.state, driver=self.driver, parts=[streams.install, access.install])
         self.task = asyncio.create_task(self.agent.run())
-        await self.portal.until(lambda: len(self.portal.of(Hello)) > hellos)
 
     async def stop(self) -> None:
         self.task.cancel()

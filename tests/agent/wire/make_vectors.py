@@ -67,6 +67,10 @@ def server_vectors() -> list[dict[str, Any]]:
     return message_vectors((), samples.SERVERS_DOWN)
 
 
+def identity_vectors() -> list[dict[str, Any]]:
+    return message_vectors(samples.IDENTITY_UP, samples.IDENTITY_DOWN)
+
+
 def seal_vectors() -> dict[str, Any]:
     client, device = seals()
     return {
@@ -247,6 +251,7 @@ def trust_vectors() -> dict[str, Any]:
 ALL: dict[str, Callable[[], Any]] = {
     "messages": message_vectors,
     "servers": server_vectors,
+    "identity": identity_vectors,
     "seal": seal_vectors,
     "mux": mux_vectors,
     "resume": resume_vectors,

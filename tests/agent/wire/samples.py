@@ -115,5 +115,12 @@ SERVERS_DOWN: tuple[m.Message, ...] = (
     ),
 )
 
-UP = FIRST_UP
-DOWN = (*FIRST_DOWN, *SERVERS_DOWN)
+# A credential for life: renewal, and the panel's switch.
+IDENTITY_UP: tuple[m.Up, ...] = (
+    m.Renewal(**_durable, csr=b"\x30\x04"),
+    m.Remote(**_durable, enabled=False),
+)  # type: ignore[arg-type]
+IDENTITY_DOWN: tuple[m.Message, ...] = (m.Certificate(certificates=[b"\x30\x05", b"\x30\x06"]),)
+
+UP = (*FIRST_UP, *IDENTITY_UP)
+DOWN = (*FIRST_DOWN, *SERVERS_DOWN, *IDENTITY_DOWN)

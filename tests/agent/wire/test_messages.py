@@ -22,6 +22,7 @@ names = [f"{'up' if decode is m.decode_up else 'dn'}/{cls.TYPE}" for decode, cls
 OPAQUE_UP = {
     "challenge.challenge", "challenge.signature", "challenge.certificates[]", "receipt.receipt",
     "receipt.signature", "execution.key", "hello.head.signature", "audit.head.signature",
+    "renewal.csr",
 }  # fmt: skip
 
 

@@ -23,7 +23,9 @@ def test_this_build_makes_the_frozen_bytes(name: str) -> None:
 def test_frozen_messages_are_read() -> None:
     """A message of an agent installed years ago stays readable."""
     them = [*samples.FIRST_UP, *samples.FIRST_DOWN, *samples.SERVERS_DOWN]
-    for vector, expected in zip([*load("messages"), *load("servers")], them, strict=True):
+    them += [*samples.IDENTITY_UP, *samples.IDENTITY_DOWN]
+    frozen = [*load("messages"), *load("servers"), *load("identity")]
+    for vector, expected in zip(frozen, them, strict=True):
         decode = messages.decode_up if vector["direction"] == "up" else messages.decode_down
         assert decode(vector["type"], vector["version"], vector["payload"].encode()) == expected
 
