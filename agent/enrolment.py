@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from agent import identity
+from agent import identity, keystore
 from agent.errors import EnrolmentRefused, NetworkError
 from agent.i18n import _
 from agent.identity import Identity, Provision
+from agent.keystore import Key, Slot
 from agent.network import settings, words
 from agent.network.findings import classify
 from agent.network.journey import AS_ANYBODY, Astray, Journey
@@ -60,10 +61,22 @@ async def come_back(state: Path) -> Identity:
     return await _ask(state, identity.load_provision(state))
 
 
-async def _ask(state: Path, provision: Provision) -> Identity:
-    status, body = await _post(state, provision, identity.claim(state, provision))
+async def enrol_again(state: Path) -> Identity:
+    """For a device with a new claim, made for it: a new key takes the place of the one it has,
+    which was revoked, or may be in other hands. After a crash, the same call goes on with that key.
+
+    Raises what `enrol` raises.
+    """
+    provision = identity.load_provision(state)
+    identity.load(state)  # finishes a swap that a crash cut short
+    keys = keystore.of(state)
+    return await _ask(state, provision, keys.get(Slot.NEXT) or keys.make(Slot.NEXT))
+
+
+async def _ask(state: Path, provision: Provision, key: Key | None = None) -> Identity:
+    status, body = await _post(state, provision, identity.claim(state, provision, key))
     if status == 200:
-        return identity.accept(state, provision, body)
+        return identity.accept(state, provision, body, key)
     if status == 429 or status >= 500:
         raise NetworkError(
             _("The enrolment server answered {status}; it is tried again.").format(status=status)
@@ -154,6 +167,11 @@ def _explain(status: int, body: bytes) -> str:
     # The server's own words are not shown: what a person reads here is ours and translated.
     if not code.isascii() or not code.replace("_", "").isalnum() or len(code) > 32:
         code = str(status)
+    if code == "board_changed":
+        return _(
+            "This claim is for an injector with another audit key ({code}): ask the vendor to "
+            "retire that one and to make an ordinary claim."
+        ).format(code=code)
     if status == 409:
         return _(
             "This claim was used with another key ({code}); ask the vendor for a new one."

@@ -318,9 +318,10 @@ def _uris(certificate: x509.Certificate) -> list[str]:
 # --- enrolment: the steps that touch the disk; agent.enrolment talks to the portal ---------------
 
 
-def claim(state: Path, provision: Provision) -> bytes:
-    """The body of the enrolment request. The keys are on disk before it exists."""
-    key, audit = device_key(state), audit_key(state)
+def claim(state: Path, provision: Provision, key: Key | None = None) -> bytes:
+    """The body of the enrolment request, for the device's key unless another is given. The keys are
+    on disk before it exists."""
+    key, audit = key or device_key(state), audit_key(state)
     public = audit.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return msgspec.json.encode(
         {
@@ -334,8 +335,8 @@ def claim(state: Path, provision: Provision) -> bytes:
     )
 
 
-def accept(state: Path, provision: Provision, body: bytes) -> Identity:
-    """Check the portal's answer and keep it, the certificate last.
+def accept(state: Path, provision: Provision, body: bytes, key: Key | None = None) -> Identity:
+    """Check the portal's answer for this key and keep it, the certificate last.
 
     Raises EnrolmentRefused when the answer is not for this injector, StateError for the disk.
     """
@@ -344,7 +345,8 @@ def accept(state: Path, provision: Provision, body: bytes) -> Identity:
         certificates = tuple(
             x509.load_pem_x509_certificate(pem.encode()) for pem in granted.certificates
         )
-        device = check_certificates(certificates, device_key(state).public_key(), provision.anchors)
+        public = (key or device_key(state)).public_key()
+        device = check_certificates(certificates, public, provision.anchors)
     except (msgspec.DecodeError, UnicodeError, ValueError, StateError) as error:
         raise EnrolmentRefused(
             _("The server's answer cannot be used: {error}").format(error=error)

@@ -143,15 +143,20 @@ def run(states: tuple[Path, ...]) -> None:
 
 @main.command()
 @_state
+@click.option(
+    "--again",
+    is_flag=True,
+    help="With a new bundle for an injector that was revoked or moved: take a new key.",
+)
 @_output
 @_command
-def enrol(state: Path) -> dict[str, Any]:
+def enrol(state: Path, again: bool) -> dict[str, Any]:
     """Enrol this injector with its provisioning bundle. `run` does so by itself."""
     from agent import enrolment
 
     posix.check_private_dir(state)
     with posix.only_process(state / "agent.lock"):
-        identity = asyncio.run(enrolment.enrol(state))
+        identity = asyncio.run((enrolment.enrol_again if again else enrolment.enrol)(state))
     return {
         "device": identity.device,
         "serial": identity.provision.serial,

@@ -5,8 +5,8 @@ differs between devices) the agent makes the next key, which is on disk before a
 it, and asks with a durable `renewal`; the portal answers with `certificate`, again and again until
 the new one was used. Asking again is harmless: the same key gets the same certificate.
 
-What came is checked like an enrolment's (our key, our name, our root; only a later end is taken).
-Then `device.pem` is replaced, which is the swap, and the key takes its place: `agent.identity` says
+What came is checked like an enrolment's (our key, our name, our root, and no sooner end). Then
+`device.pem` is replaced, which is the swap, and the key takes its place: `agent.identity` says
 why a crash anywhere leaves the old pair or the new one. The connection goes on with the old
 certificate and moves to the new one when nobody is in a session, or after twelve hours.
 
@@ -62,6 +62,7 @@ class Timing:
 
     spread: float = 0.05  # of its life: how far the askings of a fleet lie apart
     warn: float = 0.25  # of its life left: event 702
+    rest: float = 0.25  # of its life, on the boot clock, between one renewal and the next
     again_s: tuple[float, float] = (60.0, 3600.0)  # first and longest pause between askings
     lost_s: float = 600.0  # without a connection before the enrolment endpoint is asked
     lost_expired_s: float = 30.0  # the same when our clock says that the certificate is over
@@ -73,8 +74,17 @@ class Schedule:
     clock, which may be wrong."""
 
     def __init__(
-        self, *, begins_ms: int, ends_ms: int, now: float, timing: Timing, jitter: random.Random
+        self,
+        *,
+        begins_ms: int,
+        ends_ms: int,
+        now: float,
+        timing: Timing,
+        jitter: random.Random,
+        fresh: bool = False,
     ) -> None:
+        """`fresh`: this agent has just been given it. Then a clock that is far ahead does not make
+        it ask for the next one at once, and so on without end."""
         life = max(ends_ms - begins_ms, 0)
         self._half_ms = begins_ms + int(life * (0.5 + jitter.uniform(0, timing.spread)))
         self._warn_ms = ends_ms - int(life * timing.warn)
@@ -83,6 +93,7 @@ class Schedule:
         self._jitter = jitter
         self._online = False
         self._changed = now  # when the connection came or went
+        self._rest_until = now + life / 1000 * timing.rest if fresh else 0.0
         self._not_before = 0.0  # the next asking
         self._pause = timing.again_s[0]
 
@@ -96,7 +107,8 @@ class Schedule:
         if now < self._not_before:
             return Want.NOTHING
         if self._online:
-            return Want.ASK if wall_ms >= self._half_ms else Want.NOTHING
+            due = wall_ms >= self._half_ms and now >= self._rest_until
+            return Want.ASK if due else Want.NOTHING
         over = wall_ms >= self._ends_ms
         patience = self._timing.lost_expired_s if over else self._timing.lost_s
         return Want.RETURN if now - self._changed >= patience else Want.NOTHING
@@ -142,8 +154,8 @@ def accept(known: Identity, ders: Sequence[bytes]) -> Identity | None:
         raise PeerError(str(error)) from error
     if device != known.device:
         raise PeerError(_("The portal sent a certificate of another device."))
-    if certificates[0].not_valid_after_utc <= known.expires_at:
-        raise PeerError(_("The portal sent a certificate that ends no later than this one."))
+    if certificates[0].not_valid_after_utc < known.expires_at:
+        raise PeerError(_("The portal sent a certificate that ends sooner than this one."))
     return identity.keep_certificates(known.state, certificates)
 
 
@@ -162,7 +174,7 @@ class Renewal:
         self._move_by: float | None = None  # the connection still shows the certificate before
         self.trouble = ""  # why the way back is closed, for `status`
 
-    def _plan(self) -> Schedule:
+    def _plan(self, *, fresh: bool = False) -> Schedule:
         known = self._agent.identity
         schedule = Schedule(
             begins_ms=known.signed_ms,
@@ -170,6 +182,7 @@ class Renewal:
             now=self._agent.clock.now(),
             timing=self._timing,
             jitter=self._jitter,
+            fresh=fresh,
         )
         schedule.online(self._agent.clock.now(), self._agent.online)
         return schedule
@@ -222,7 +235,7 @@ class Renewal:
 
     async def _adopt(self, new: Identity) -> None:
         self._agent.adopt(new)
-        self._schedule = self._plan()
+        self._schedule = self._plan(fresh=True)
         self.trouble = ""
         leaf = new.certificates[0]
         log.info("the certificate was renewed until %s", new.expires_at.isoformat())

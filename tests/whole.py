@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -80,15 +81,22 @@ class Specialist:
 class Injector:
     """An agent with all of its parts, and a boot clock that can leap."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(
+        self, state: Path, *, boot: str | None = None, timing: core.Timing | None = PATIENT
+    ) -> None:
         self.state = state
         self.agent = Agent(
             state,
             parts=[*main.parts(), self._watch],
-            clock=Clock(boot_seconds=lambda: posix.boot_seconds() + self._ahead_s),
-            timing=PATIENT,
+            clock=Clock(
+                boot=boot,
+                boot_seconds=lambda: posix.boot_seconds() + self._ahead_s,
+                wall_seconds=lambda: time.time() + self.days * 86_400,
+            ),
+            timing=timing,
         )
         self._ahead_s = 0.0
+        self.days = 0.0  # that its wall clock is ahead
         self._tick = asyncio.Event()
 
     def _watch(self, agent: Agent) -> None:

@@ -6,15 +6,25 @@ from datetime import datetime
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.wire.catalogue import RefusalReason
-from agent.wire.messages import Certificate, Message, Renewal
+from agent.wire.messages import Certificate, Hello, Message, Renewal
 from fleet.core import ports
 from fleet.core.errors import Invalid, MessageRefused
-from fleet.enrolment import credentials, requests
-from fleet.enrolment.models import Credential, Issued
+from fleet.enrolment import alarms, credentials, requests
+from fleet.enrolment.clones import Boots
+from fleet.enrolment.models import AlarmKind, Credential, Issued
 from fleet.inventory.models import Device
 
 REFUSED = "credential:renew"  # the audit's name of a renewal that was turned down
 MOST_UNUSED = 4  # certificates for keys that a device has asked for and never shown
+
+
+_boots = Boots()
+
+
+def hello(device: Device, message: Hello, received_at: datetime) -> None:
+    """Notice a boot that cannot be this machine's."""
+    if _boots.heard(device.pk, message.boot):
+        alarms.sound(device, AlarmKind.CLONED, now=received_at)
 
 
 def renewal(device: Device, message: Renewal, received_at: datetime) -> None:

@@ -35,9 +35,15 @@ def accepted(device: Device, message: messages.Accepted, received_at: datetime) 
         access.accepted(device, message, received_at)
 
 
+def hello(device: Device, message: messages.Hello, received_at: datetime) -> None:
+    """What the device says of itself, and whether it can be this device that says so."""
+    inventory.hello(device, message, received_at)
+    enrolment.hello(device, message, received_at)
+
+
 # `live` is missing on purpose: it is never stored (see fleet.mqtt.lanes).
 HANDLERS: Mapping[type[messages.Up], Handler] = {
-    messages.Hello: inventory.hello,
+    messages.Hello: hello,
     messages.Heartbeat: inventory.heartbeat,
     messages.Telemetry: telemetry.telemetry,
     messages.Event: Together(telemetry.events),

@@ -14,7 +14,8 @@ from agent.wire.messages import Live, MessageError
 from broker.errors import Reason
 from broker.lanes import ConnectionInfo, Delivery
 from fleet.core import clock, ports
-from fleet.enrolment import credentials
+from fleet.enrolment import alarms, credentials
+from fleet.enrolment.clones import Takeovers
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.mqtt import metrics
@@ -34,6 +35,7 @@ class PortalLanes:
         self._queue = queue
         self._frame = frame
         self._heard: dict[str, float] = {}  # connected device -> monotonic seconds
+        self._takeovers = Takeovers()
         self._servers: dict[str, str] = {}  # connected device -> access server
 
     # --- connections ---------------------------------------------------------------------------
@@ -46,10 +48,15 @@ class PortalLanes:
         self._queue.submit(f"presence {device}", work)
         work = partial(credentials.used, device, info.certificate, clock.now())
         self._queue.submit(f"credential {device}", work)
+        address = info.peer.rpartition(":")[0]
+        if self._takeovers.came(device, address, self._heard[device]):
+            work = partial(alarms.cloned, device, clock.now())
+            self._queue.submit(f"cloned {device}", work)
 
     def disconnected(self, device: str, reason: Reason) -> None:
         self._heard.pop(device, None)
         self._servers.pop(device, None)
+        self._takeovers.ended(device, taken_over=reason is Reason.TAKEN_OVER)
         metrics.CONNECTED.set(len(self._heard))
         work = partial(inventory.set_offline, [device], now=clock.now())
         self._queue.submit(f"presence {device}", work)

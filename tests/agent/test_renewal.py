@@ -94,6 +94,19 @@ def test_without_a_connection_it_looks_for_the_way_back() -> None:
     assert schedule.want(31, 31 * DAY_MS) is Want.ASK  # and yet we are let in: the clock is wrong
 
 
+def test_a_clock_far_ahead_does_not_renew_without_end() -> None:
+    schedule = plan(begins_ms=-400 * DAY_MS, ends_ms=-370 * DAY_MS, now=1000.0, fresh=True)
+    schedule.online(1000, True)
+    assert schedule.want(2000, 0) is Want.NOTHING
+    schedule.online(2000, False)
+    assert (
+        schedule.want(2100, 0) is Want.RETURN
+    )  # the new one lets nobody in: look for the way back
+    schedule.online(2100, True)
+    assert schedule.want(1000 + 7.4 * 86_400, 0) is Want.NOTHING
+    assert schedule.want(1000 + 7.6 * 86_400, 0) is Want.ASK
+
+
 def test_a_certificate_near_its_end_is_told() -> None:
     schedule = plan()
     assert not schedule.expiring(22 * DAY_MS)
@@ -170,7 +183,7 @@ def test_what_nobody_asked_for_or_ends_sooner_is_not_taken(tmp_path: Path) -> No
         renewal.accept(known, [b"\x30\x00"])
     csr = renewal.next_request(known)
     later = _long_lived(known)
-    with pytest.raises(PeerError, match="no later"):
+    with pytest.raises(PeerError, match="sooner"):
         renewal.accept(later, answer(csr))
 
 
