@@ -59,6 +59,7 @@ class Demo:
     pace: str = QUIET
     process: subprocess.Popen[bytes] | None = None
     info: dict[str, Any] = field(default_factory=dict)  # demo.json
+    environment: dict[str, str] = field(default_factory=dict)  # of every process
 
     @property
     def output(self) -> str:
@@ -75,19 +76,28 @@ class Demo:
         self.process = self._manage("up", "--demo", *arguments, **environment)
         return self.process
 
-    def begin_server(self) -> subprocess.Popen[bytes]:
+    def begin_server(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The server on this data and these ports, without children; the caller's to end."""
-        return self._manage("up")
+        return self._manage("up", *arguments)
+
+    def manage(self, *arguments: str, timeout_s: float = 60) -> None:
+        """A command of manage.py, to its end."""
+        process = self._manage(*arguments)
+        assert process.wait(timeout_s) == 0, self.output
 
     def _manage(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PATENCY_", "DJANGO_"))}
-        clean |= {
-            "PATENCY_DATA": str(self.data),
-            "PATENCY_HTTP": f"127.0.0.1:{self.http}",
-            "PATENCY_MQTT": f"127.0.0.1:{self.mqtt}",
-            "PATENCY_DEMO_PACE": self.pace,
-            "PYTHONWARNINGS": "",
-        } | environment
+        clean |= (
+            {
+                "PATENCY_DATA": str(self.data),
+                "PATENCY_HTTP": f"127.0.0.1:{self.http}",
+                "PATENCY_MQTT": f"127.0.0.1:{self.mqtt}",
+                "PATENCY_DEMO_PACE": self.pace,
+                "PYTHONWARNINGS": "",
+            }
+            | self.environment
+            | environment
+        )
         with (self.data.parent / "output").open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), *arguments],
