@@ -8,6 +8,7 @@ with the portal's database, event by event.
 
 import contextlib
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import sessions
 from tests.demo import ROOT, Demo, until
 from tests.scale import SCALE
 from tests.servers import AccessServer
@@ -145,6 +147,46 @@ def test_an_access_server_is_killed_while_events_flow(fleet: Fleet, tmp_path: Pa
             storm.terminate()
             assert storm.wait(15) == 0
     _compare(fleet, began)
+
+
+@pytest.mark.timeout(180)
+def test_an_open_stream_goes_on_at_the_next_access_server(fleet: Fleet, tmp_path: Path) -> None:
+    """A specialist's connection through an access server that is killed: the same TCP connection
+    at both ends, not a byte lost, and one more request that finds its way to the new place."""
+    device = fleet.demo.device("ct-dual")
+    agent = [str(Path(fleet.demo.info["cli"]).with_name("patency-agent")), "run"]
+    command = [*agent, "--state", device["state_dir"]]
+    log = (tmp_path / "agent.log").open("wb")
+    with (
+        log,
+        _ended(subprocess.Popen(command, stderr=log)),
+        fleet.portal(),
+        sessions.echo(device["services"]["web"]),
+    ):
+        until(lambda: fleet.on() == {"east": 1}, 20)
+        sessions.open_session(fleet.demo, device, level="service", service="web")
+        with (
+            sessions.forward(fleet.demo, device, "web") as port,
+            socket.create_connection(("127.0.0.1", port), timeout=BACK_S) as stream,
+        ):
+            _exchange(stream, b"before")
+            fleet.east.kill()
+            _exchange(stream, bytes(range(256)) * 2000)
+            assert fleet.on() == {"west": 1}
+            fleet.demo.patency("end", device["serial"])
+            with pytest.raises(ConnectionResetError):  # ended by the portal, over the new way
+                stream.recv(1)
+
+
+def _exchange(stream: socket.socket, data: bytes) -> None:
+    """Send, and wait until all of it has come back."""
+    stream.sendall(data)
+    back = b""
+    while len(back) < len(data):
+        chunk = stream.recv(65536)
+        assert chunk, "it was closed"
+        back += chunk
+    assert back == data
 
 
 def _compare(fleet: Fleet, began: dict[Path, int]) -> None:
