@@ -121,7 +121,8 @@ def _lines(found: Examination) -> list[str]:
     for check in found.checks:
         what, remedy = checks.tell(check)
         name = f"{checks.title(check.what)} {check.target}".strip()
-        lines.append(f"{checks.verdict(check.verdict):<6} {name}: {what}")
+        line = _("{name}: {what}").format(name=name, what=what)
+        lines.append(f"{checks.verdict(check.verdict):<6} {line}")
         if remedy and check.verdict is not Verdict.GOOD:
             lines.append(f"{'':<6} → {remedy}")
     return lines

@@ -90,7 +90,8 @@ def save(state: Path, settings: Settings) -> None:
 
 def changed(settings: Settings, change: Mapping[str, Any]) -> Settings:
     """`settings` with what `change` names in its place: `proxy` as HOST:PORT with `user` and
-    `password` beside it, and `up_bytes_s`; None clears. Raises StateError.
+    `password` beside it, and `up_bytes_s`; None clears. Without `password`, the same user at the
+    same proxy keeps the one it has, and no other. Raises StateError.
     """
     fields: dict[str, Any] = {"proxy": settings.proxy, "up_bytes_s": settings.up_bytes_s}
     if "up_bytes_s" in change:
@@ -99,6 +100,10 @@ def changed(settings: Settings, change: Mapping[str, Any]) -> Settings:
         text = change["proxy"]
         credentials = {key: change[key] for key in ("user", "password") if change.get(key)}
         fields["proxy"] = None if text is None else address(str(text)) | credentials
+        kept = msgspec.to_builtins(settings.proxy) or {}
+        password = kept.pop("password", None)
+        if password is not None and fields["proxy"] == kept:
+            fields["proxy"] = settings.proxy
     try:
         return msgspec.convert(
             {key: msgspec.to_builtins(value) for key, value in fields.items()}, Settings

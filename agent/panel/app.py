@@ -15,6 +15,7 @@ from agent import i18n
 from agent.errors import AgentError
 from agent.i18n import _
 from agent.panel import client, contacts, style, words
+from agent.panel.network import Network
 from agent.panel.view import SessionView, View
 from agent.panel.widgets import Calm, Card, Confirm, PinInput, Text, literal
 from agent.wire.catalogue import SessionState
@@ -36,6 +37,7 @@ class Panel(App[None]):
         Binding("f6", "no_patient"),
         Binding("f7", "remote"),
         Binding("f8", "language"),
+        Binding("f9", "network"),
         Binding("ctrl+q", "quit", priority=True),
     ]
 
@@ -195,6 +197,7 @@ class Panel(App[None]):
             "no-patient": self.action_no_patient,
             "remote": self.action_remote,
             "language": self.action_language,
+            "network": self.action_network,
         }
         if event.button.id in actions:
             actions[event.button.id]()
@@ -205,7 +208,7 @@ class Panel(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A question must be answered first; Stop needs no permission of anyone's."""
-        asking = isinstance(self.screen, Confirm)
+        asking = isinstance(self.screen, Confirm | Network)
         return action in ("stop", "quit") if asking and action in _OURS else True
 
     def action_approve(self) -> None:
@@ -270,6 +273,9 @@ class Panel(App[None]):
         self._say("")
         self._show()
 
+    def action_network(self) -> None:
+        self.push_screen(Network(self._state, self._language))
+
     def _confirm(self, question: Confirm, op: str, done: str) -> None:
         def answered(answer: str | None) -> None:
             if answer is not None:
@@ -290,4 +296,6 @@ class Panel(App[None]):
             self._busy = False
 
 
-_OURS = frozenset({"approve", "refuse", "stop", "no_patient", "remote", "language", "quit"})
+_OURS = frozenset(
+    {"approve", "refuse", "stop", "no_patient", "remote", "language", "network", "quit"}
+)

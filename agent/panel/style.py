@@ -77,6 +77,22 @@ Screen { background: $background; }
 .small #bar, .small #message { padding: 0 2; }
 .small #contacts { padding: 0 1; }
 
+#network { margin-top: 1; }
+Network { align: center middle; background: $background 70%; }
+#network-dialog {
+    width: 96%; max-width: 110; height: 90%; border: heavy $primary; background: $surface;
+    padding: 0 2;
+}
+#network-dialog .field { height: 1; }
+#network-dialog .label { width: 18; color: $foreground 70%; }
+#network-dialog Input { width: 1fr; }
+#network-act { height: 1; margin-top: 1; }
+#network-act Button { margin-right: 2; min-width: 16; }
+#network-message { height: auto; width: 100%; margin: 1 0; }
+#network-message.bad { color: $error; text-style: bold; }
+#network-found { height: 1fr; scrollbar-size-vertical: 1; }
+#found { width: 100%; height: auto; }
+
 Confirm { align: center middle; background: $background 70%; }
 #dialog {
     width: 72; height: auto; border: heavy $primary; background: $surface; padding: 1 3;

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Center, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
@@ -63,8 +63,11 @@ class Calm(Vertical):
         yield Text(id="calm-title", classes="big")
         yield Text(id="calm-text")
         yield Text(id="last")
+        with Center():
+            yield Button(id="network", compact=True)
 
     def show(self, view: View | None) -> None:
+        self.query_one("#network", Button).label = literal(_("Network (F9)"))
         title, text, last = _calm(view)
         self.query_one("#calm-title", Text).say(title)
         self.query_one("#calm-text", Text).say(text)

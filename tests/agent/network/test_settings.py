@@ -40,6 +40,20 @@ def test_one_is_set_without_the_other() -> None:
     assert settings.changed(both, {"up_bytes_s": None}) == first
 
 
+def test_a_password_is_kept_for_the_same_user_at_the_same_proxy_alone() -> None:
+    first = settings.changed(Settings(), {"proxy": "p.example:1", "user": "u", "password": "s"})
+    assert settings.changed(first, {"proxy": "p.example:1", "user": "u"}) == first
+    for change in (
+        {"proxy": "p.example:1", "user": "other"},
+        {"proxy": "p.example:2", "user": "u"},
+        {"proxy": "evil.example:1", "user": "u"},
+        {"proxy": "p.example:1"},
+    ):
+        proxy = settings.changed(first, change).proxy
+        assert proxy is not None
+        assert proxy.password is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
