@@ -68,6 +68,9 @@ class Script:
             product_line=ProductLineCode.CT_DUAL, declare_no_patient=self._no_patient
         )
         self.online = True
+        self.remote_enabled = True
+        self.outbox = SimpleNamespace(depth=0)
+        self.told: list[bool] = []  # of the panel's switch
         self.clinical_state = ClinicalState.IDLE
         self.recorded: list[tuple[str, str]] = []
         self._watchers: set[asyncio.Event] = set()
@@ -97,6 +100,15 @@ class Script:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         written.set_result(None)
         return written
+
+    async def emit(self, kind: type[Any], *, enabled: bool) -> None:
+        self.told.append(enabled)
+
+    def connect(self) -> None:
+        self.online = True
+
+    async def disconnect(self) -> None:
+        self.online = False
 
     def look(self) -> None:
         self.bench.clinical(self.clinical_state)
