@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system check bench format lock traceability messages screenshots clean
+.PHONY: help demo test test-system faults check bench format lock traceability messages screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,11 +26,14 @@ demo: $(STAMP) translations  ## twelve simulated injectors and the portal on thi
 	@exec $(BIN)/python manage.py up --demo
 
 test: $(STAMP) translations check  ## the checks, then every test that needs Python alone
-	$(BIN)/python -m pytest -m "not system"
+	$(BIN)/python -m pytest -m "not system and not faults"
 
 test-system: $(STAMP) translations  ## tests against real programs; installs Debian packages, as root
 	.ci/packages
 	$(BIN)/python -m pytest -m system
+
+faults: $(STAMP) translations  ## what must not lose anything: kills, full disks, bad networks; as root
+	$(BIN)/python -m tests.faults
 
 check: $(STAMP) translations  ## format, lint, types, import contracts, migrations, translations, vendored files
 	$(BIN)/ruff format --check .

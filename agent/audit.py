@@ -135,16 +135,18 @@ class AuditLog:
         """
 
         def work(connection: sqlite3.Connection) -> str:
+            (newest,) = connection.execute(
+                "SELECT MAX(idx) FROM server_head WHERE chain = ?", (head.chain,)
+            ).fetchone()
+            # The server tells its newest head: an older one, known or not, means that its chain
+            # became shorter, as after a restore from a backup.
+            if newest is not None and newest > head.index:
+                return "fork"
             known = connection.execute(
                 "SELECT hash FROM server_head WHERE chain = ? AND idx = ?", (head.chain, head.index)
             ).fetchone()
             if known is not None:
                 return "known" if known[0] == head.hash else "fork"
-            (newest,) = connection.execute(
-                "SELECT MAX(idx) FROM server_head WHERE chain = ?", (head.chain,)
-            ).fetchone()
-            if newest is not None and newest > head.index:
-                return "fork"  # the chain became shorter
             connection.execute(
                 "INSERT INTO server_head VALUES (?, ?, ?, ?)",
                 (head.chain, head.index, head.hash, msgspec.json.encode(head)),

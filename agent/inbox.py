@@ -37,6 +37,7 @@ class Inbox:
         agent.handle(Welcome, self._welcome)
         agent.handle(Refused, self._refused)
         agent.handle(ServerHead, self._server_head)
+        self._suspect = ""  # hash of the newest head that was not kept
         self._recorded: deque[float] = deque(maxlen=RECORDED_PER_MINUTE)
 
     def put(self, message: Message, payload: bytes) -> None:
@@ -100,7 +101,8 @@ class Inbox:
         found = await self._agent.audit.keep_server_head(
             head, self._agent.identity.server_audit_key
         )
-        if found in ("fork", "unsigned"):
+        if found in ("fork", "unsigned") and head.hash != self._suspect:
+            self._suspect = head.hash  # it is told again with each connection: once is enough
             log.error("the server's audit chain: %s", found)
             self._agent.record(
                 "audit:server_head",

@@ -97,10 +97,12 @@ class Access:
 
     async def request(self, message: AccessRequest, payload: bytes) -> None:
         await self._opened.wait()
+        self._mind_the_disk()
         await self.do(self.desk.request(self.now(), message, _digest(payload)))
 
     async def answer(self, message: Answer, payload: bytes) -> None:
         await self._opened.wait()
+        self._mind_the_disk()
         await self.do(self.desk.answer(self.now(), message, _digest(payload)))
 
     async def end(self, message: End, payload: bytes) -> None:
@@ -129,8 +131,7 @@ class Access:
         for session in self.desk.open:
             if session.state is SessionState.ACTIVE:
                 self.desk.activity(now, session.id, *self._streams.moved(session.id))
-        if self._agent.disk_low and self.desk.facts.audit_writable:
-            self._soon(self.desk.audit_failed(now))  # while its end can be written down
+        self._mind_the_disk()
         self._soon(self.desk.tick(now))
         self._try_audit_again(now)
 
@@ -290,6 +291,11 @@ class Access:
         self._untold.extend(e for e in effects if isinstance(e, Emit | Keep))
         self._retry_at = self._agent.clock.now() + RETRY_S
         self.look_changed()
+
+    def _mind_the_disk(self) -> None:
+        """Let nobody in once it runs out of room, and end what is open while that can be kept."""
+        if self._agent.disk_low and self.desk.facts.audit_writable:
+            self._soon(self.desk.audit_failed(self.now()))
 
     def _try_audit_again(self, now: Now) -> None:
         failed = not self.desk.facts.audit_writable

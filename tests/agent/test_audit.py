@@ -159,5 +159,8 @@ async def test_the_servers_heads_are_kept_and_two_histories_are_found(bench: Ben
     assert await keep(head(5, "aa" * 32)) == "known"
     assert await keep(head(9, "bb" * 32)) == "kept"
     assert await keep(head(5, "cc" * 32)) == "fork"
+    assert await keep(head(5, "aa" * 32)) == "fork"  # it was longer: entries were cut off its end
+    assert await keep(head(9, "cc" * 32)) == "fork"
+    assert await keep(head(9, "bb" * 32)) == "known"
     assert await keep(head(7, "dd" * 32)) == "fork"
     assert await keep(head(11, "ee" * 32, KEY)) == "unsigned"
