@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -16,9 +16,10 @@ from agent.wire.catalogue import Level, RequestReason, SessionState
 from fleet.access import selectors, services
 from fleet.access.asking import MAX_SERVICES
 from fleet.access.models import Session
-from fleet.accounts.permissions import Action, require, restrict
+from fleet.accounts.models import User
+from fleet.accounts.permissions import Action, allowed, require, restrict
 from fleet.core import clock
-from fleet.core.errors import Invalid
+from fleet.core.errors import Invalid, NotAllowed
 from fleet.core.fields import Base64Field
 from fleet.core.serializers import StrictSerializer
 from fleet.inventory.models import Device
@@ -147,8 +148,12 @@ class SessionList(generics.ListAPIView[Session]):
         return rows.filter(state=state) if state else rows
 
     def post(self, request: Request) -> Response:
-        actor = require(request.user, Action.ACCESS_REQUEST)
+        user = require(request.user, Action.ACCESS_VIEW)
         asked = RequestSerializer(data=request.data)
+        if not allowed(user, Action.ACCESS_REQUEST):
+            seen = _seen(user, asked.validated_data) if asked.is_valid() else None
+            services.refused(actor=user, device=seen, reason=NotAllowed.code, now=clock.now())
+        actor = require(user, Action.ACCESS_REQUEST)
         asked.is_valid(raise_exception=True)
         data = asked.validated_data
         session = services.request(
@@ -163,6 +168,13 @@ class SessionList(generics.ListAPIView[Session]):
             now=clock.now(),
         )
         return Response(SessionSerializer(session).data, status=status.HTTP_201_CREATED)
+
+
+def _seen(user: User, data: dict[str, Any]) -> Device | None:
+    """The device that was named, if the user may at least see it."""
+    rows = restrict(Device.objects.select_related("organisation"), user, Action.DEVICE_VIEW)
+    named = Q(pk=data.get("device")) | Q(serial=data.get("serial"))
+    return rows.filter(named).first()
 
 
 def _device(request: Request, data: dict[str, Any]) -> Device:
@@ -198,7 +210,7 @@ def session(request: Request, pk: str) -> Response:
 @api_view(["POST"])
 def answer(request: Request, pk: str) -> Response:
     found = _session(request, pk)
-    actor = require(request.user, Action.ACCESS_ANSWER)
+    actor = require(request.user, Action.ACCESS_VIEW)  # who may answer is the service's to say
     given = AnswerSerializer(data=request.data)
     given.is_valid(raise_exception=True)
     answered = services.answer(
@@ -215,7 +227,7 @@ def answer(request: Request, pk: str) -> Response:
 @api_view(["POST"])
 def end(request: Request, pk: str) -> Response:
     found = _session(request, pk)
-    actor = require(request.user, Action.ACCESS_END)
+    actor = require(request.user, Action.ACCESS_VIEW)
     ended = services.end(actor=actor, session=found, now=clock.now())
     return Response(SessionSerializer(ended).data)
 

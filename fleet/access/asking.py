@@ -8,7 +8,7 @@ import msgspec
 from django.utils.translation import gettext as _
 
 from agent.wire import messages
-from agent.wire.catalogue import Level, RequestReason
+from agent.wire.catalogue import Level, RequestReason, SessionReason
 from agent.wire.messages import AccessRequest
 from fleet.accounts.models import User
 from fleet.core import clock
@@ -39,7 +39,8 @@ def message(
             _(
                 "Remote connection is switched off at this injector. "
                 "Ask the hospital to switch it on."
-            )
+            ),
+            reason=SessionReason.REMOTE_OFF.value,
         )
     wanted = _level(level)
     chosen = _services(services, wanted, device.services)
@@ -101,19 +102,22 @@ def _services(services: Sequence[str], level: Level, offered: Mapping[str, str])
         raise Invalid(_("Choose from one to eight services."))
     if not offered:
         raise Conflict(
-            _("This injector has not said yet what services it has. Try again once it was online.")
+            _("This injector has not said yet what services it has. Try again once it was online."),
+            reason="services_unknown",
         )
     for name in chosen:
         if name not in offered:
             raise Invalid(
                 _("This injector has no service “%(name)s”. It has: %(offered)s.")
-                % {"name": name[:32], "offered": ", ".join(sorted(offered))}
+                % {"name": name[:32], "offered": ", ".join(sorted(offered))},
+                reason=SessionReason.UNKNOWN_SERVICE.value,
             )
         needed = Level(offered[name])
         if not level.covers(needed):
             raise Invalid(
                 _("The service “%(name)s” needs the level “%(level)s”. Ask for that level.")
-                % {"name": name, "level": needed.value}
+                % {"name": name, "level": needed.value},
+                reason=SessionReason.LEVEL_TOO_LOW.value,
             )
     return chosen
 

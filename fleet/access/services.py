@@ -19,8 +19,9 @@ from fleet.access.models import OPEN_STATES, Session
 from fleet.access.transitions import PATIENCE, claim, move, record, tell
 from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import Action, everywhere, require
+from fleet.audit import services as audit
 from fleet.core import ports
-from fleet.core.errors import Conflict, Invalid, NotAllowed
+from fleet.core.errors import Conflict, Invalid, NotAllowed, PortalError
 from fleet.inventory.models import Device
 
 
@@ -38,21 +39,31 @@ def request(
 ) -> Session:
     """Ask for access to a device. `ticket` None or empty: to follow.
 
-    A device that is offline gets the request when it connects, until the session expires.
-    Raises NotAllowed, Invalid, Conflict.
+    A device that is offline gets the request when it connects, until the session expires. What the
+    portal refuses is on record, too (R-ACC-10); what is only mistyped is not. Raises NotAllowed,
+    Invalid, Conflict.
     """
-    _may_act_on(actor, device, Action.ACCESS_REQUEST)
-    message = asking.message(
-        actor=actor,
-        device=device,
-        level=level,
-        services=services,
-        reason=reason,
-        ticket=ticket or None,
-        note=note,
-        life=life,
-        now=now,
-    )
+    try:
+        _may_act_on(actor, device, Action.ACCESS_REQUEST)
+        message = asking.message(
+            actor=actor,
+            device=device,
+            level=level,
+            services=services,
+            reason=reason,
+            ticket=ticket or None,
+            note=note,
+            life=life,
+            now=now,
+        )
+        return _ask(message, actor, device, now)
+    except PortalError as error:
+        if error.reason:
+            refused(actor=actor, device=device, reason=error.reason, now=now)
+        raise
+
+
+def _ask(message: AccessRequest, actor: User, device: Device, now: datetime) -> Session:
     session = _session(message, actor, device, now)
     try:
         with transaction.atomic():
@@ -64,6 +75,19 @@ def request(
         _refuse_a_second(actor, device)
         raise
     return session
+
+
+def refused(*, actor: User, device: Device | None, reason: str, now: datetime) -> None:
+    """Put on record that the portal did not pass a request on, and why: in the chain of whose the
+    device is; where the actor sees no such device, in the actor's own."""
+    audit.record_refusal(
+        organisation=device.organisation if device else actor.organisation,
+        actor=actor,
+        action="session:request",
+        reason=reason,
+        device=device,
+        now=now,
+    )
 
 
 def _session(message: AccessRequest, actor: User, device: Device, now: datetime) -> Session:
@@ -104,7 +128,8 @@ def _refuse_a_second(actor: User, device: Device) -> None:
                 "You have a session with this injector already: %(session)s (%(state)s). "
                 "Use it, or end it first."
             )
-            % {"session": other.pk, "state": other.state_label}
+            % {"session": other.pk, "state": other.state_label},
+            reason="second_session",
         )
 
 
@@ -115,9 +140,13 @@ def answer(
 
     The same answer twice is one answer. Raises NotAllowed, Invalid, Conflict.
     """
-    require(actor, Action.ACCESS_ANSWER)
-    if session.specialist_id != actor.pk:
-        raise NotAllowed(_("Only the specialist who asked can answer."))
+    try:
+        require(actor, Action.ACCESS_ANSWER)
+        if session.specialist_id != actor.pk:
+            raise NotAllowed(_("Only the specialist who asked can answer."))
+    except NotAllowed:
+        _refused_in(session, actor, "access:answer", now)
+        raise
     if len(client_key) != 32:
         raise Invalid(_("The client's key must have 32 bytes (X25519). Run “patency answer”."))
     if not signature.startswith(b"SSHSIG") or len(signature) > 4096:
@@ -154,7 +183,11 @@ def end(*, actor: User, session: Session, now: datetime) -> Session:
 
     The device is told until it confirms. Raises NotAllowed.
     """
-    reason = _end_reason(actor, session)
+    try:
+        reason = _end_reason(actor, session)
+    except NotAllowed:
+        _refused_in(session, actor, "access:end", now)
+        raise
     with transaction.atomic():
         # Somebody may have been faster since the caller read it; in here, nobody is.
         session.refresh_from_db(fields=["state", "version", "answered_at", "end_reason"])
@@ -171,6 +204,18 @@ def end(*, actor: User, session: Session, now: datetime) -> Session:
         )
         outbound.send_end(session)
     return session
+
+
+def _refused_in(session: Session, actor: User, action: str, now: datetime) -> None:
+    audit.record_refusal(
+        organisation=session.organisation,
+        actor=actor,
+        action=action,
+        reason=NotAllowed.code,
+        device=session.device,
+        session=session.pk,
+        now=now,
+    )
 
 
 def _end_reason(actor: User, session: Session) -> EndReason:

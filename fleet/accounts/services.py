@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from agent.wire import sshsig
 from fleet.accounts.models import ApiToken, SignInFailure, SpecialistKey, User
 from fleet.accounts.selectors import live_token, token_digest
+from fleet.audit import services as audit
 from fleet.core import clock
 from fleet.core.errors import Invalid, TooMany
 
@@ -87,9 +88,31 @@ def check_sign_in_rate(*, username: str, address: str, now: datetime) -> None:
 
 
 def record_sign_in_failure(*, username: str, address: str, now: datetime) -> None:
+    """Count it; a known person's goes into the audit of their organisation, and so does the lock
+    that follows. While sign-in is locked nothing is counted, and so nothing recorded (THREATS)."""
     with transaction.atomic():
         SignInFailure.objects.filter(at__lte=now - FAILURE_WINDOW).delete()
         SignInFailure.objects.create(username=username[:64], address=address[:64], at=now)
+        user = User.objects.select_related("organisation").filter(username=username).first()
+        if user is not None:
+            _audit_failure(user, address[:64], now)
+
+
+def _audit_failure(user: User, address: str, now: datetime) -> None:
+    reason = "wrong_password" if user.is_active else "account_closed"
+    _record(user, "account:sign_in", reason, now)
+    failures = SignInFailure.objects.filter(username=user.username)
+    if (
+        failures.filter(address=address).count() == MAX_FAILURES_PAIR
+        or failures.count() == MAX_FAILURES_USERNAME
+    ):
+        _record(user, "account:lock", "too_many_failures", now)
+
+
+def _record(user: User, action: str, reason: str, now: datetime) -> None:
+    audit.record_refusal(
+        organisation=user.organisation, actor=user, action=action, reason=reason, now=now
+    )
 
 
 def forget_sign_in_failures(*, username: str, address: str) -> None:

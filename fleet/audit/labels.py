@@ -9,6 +9,8 @@ Text = str | Promise
 ACTIONS: dict[str, Text] = {
     "access:answer": _("Signature passed on"),
     "access:end": _("Session ended from here"),
+    "account:lock": _("Sign-in locked for 15 minutes"),
+    "account:sign_in": _("Sign-in"),
     "agent:enrol": _("Agent enrolled"),
     "agent:start": _("Agent started"),
     "audit:forged": _("Audit record that does not verify"),
@@ -80,6 +82,16 @@ OUTCOMES: dict[str, Text] = {
     "allowed": pgettext_lazy("outcome", "Allowed"),
     "refused": pgettext_lazy("outcome", "Refused"),
     "failed": pgettext_lazy("outcome", "Failed"),
+}
+
+# Why the portal itself refused; the reasons of sessions and jobs have their words there.
+REASONS: dict[str, Text] = {
+    "account_closed": _("The account is closed"),
+    "not_allowed": _("The role does not include this"),
+    "second_session": _("There is an open session with this injector already"),
+    "services_unknown": _("The injector has not said yet what services it has"),
+    "too_many_failures": _("Too many failed sign-ins"),
+    "wrong_password": _("Wrong password"),
 }
 
 # What selectors.timeline may find that the two sides do not agree on.

@@ -5,8 +5,9 @@ together or not at all. BEGIN IMMEDIATE makes writers wait for one another, so t
 see the same last entry; the unique indexes stand behind that.
 """
 
+import logging
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db import connection, transaction
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 ACTION = re.compile(r"[a-z]{2,16}:[a-z_]{2,32}")
 _REASON = re.compile(r"[a-z_]{1,32}")
 HEADS = "heads"  # the name of the chain over all
+
+# Whoever is refused can go on asking, and must not fill the disk with it.
+REFUSALS_WITHIN = timedelta(hours=1)
+MAX_REFUSALS_OF_ONE = 30  # by one actor, in one chain
+MAX_REFUSALS = 300  # in one chain
+REFUSABLE = ("account:lock", "account:sign_in", "access:answer", "access:end", "session:request")
+
+log = logging.getLogger(__name__)
 
 
 class Person(Protocol):
@@ -64,6 +73,47 @@ def record(
     # No savepoint of its own: what fails here fails what it is a record of.
     with transaction.atomic(savepoint=False):
         return _append(organisation, said, at)
+
+
+def record_refusal(
+    *,
+    organisation: "Organisation",
+    actor: "Person | str",
+    action: str,
+    reason: str,
+    now: datetime,
+    device: "Device | None" = None,
+    session: str | None = None,
+) -> Entry | None:
+    """As `record`, for what the portal itself refuses; None when there were so many lately that
+    this one is only counted in the log. `action` is one of REFUSABLE. Raises ValueError."""
+    if action not in REFUSABLE:
+        raise ValueError(f"not bounded: {action!r}")
+    name = actor if isinstance(actor, str) else actor.username
+    with transaction.atomic():
+        lately = Entry.objects.filter(
+            organisation=organisation,
+            at__gt=now - REFUSALS_WITHIN,
+            action__in=REFUSABLE,
+            entry__outcome=Outcome.REFUSED.value,
+        )
+        full = (
+            lately.filter(entry__actor=name)[:MAX_REFUSALS_OF_ONE].count() >= MAX_REFUSALS_OF_ONE
+            or lately[:MAX_REFUSALS].count() >= MAX_REFUSALS
+        )
+        if full:
+            log.warning("too many refusals to record: %s %s (%s)", name, action, reason)
+            return None
+        return record(
+            organisation=organisation,
+            actor=name,
+            action=action,
+            outcome=Outcome.REFUSED,
+            device=device,
+            session=session,
+            reason=reason,
+            now=now,
+        )
 
 
 def _append(organisation: "Organisation", said: dict[str, Any], at: datetime) -> Entry:

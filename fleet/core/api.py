@@ -50,10 +50,10 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
 
 
 def body(error: PortalError) -> dict[str, str]:
-    """`reason` is there when the portal refused what a person asked of a device: the same code
-    stands in the audit."""
+    """`reason` is there when the portal refused what a person asked of a device and the code does
+    not say why: the same stands in the audit."""
     told = {"error": error.code, "detail": error.message}
-    return told | {"reason": error.reason} if error.reason else told
+    return told | {"reason": error.reason} if error.reason not in ("", error.code) else told
 
 
 def plain(code: str, **values: Any) -> dict[str, str]:

@@ -29,6 +29,9 @@ class NotAllowed(PortalError):
     code = "not_allowed"
     status = 403
 
+    def __init__(self, message: str, *, reason: str = "not_allowed") -> None:
+        super().__init__(message, reason=reason)
+
 
 class NotFound(PortalError):
     """There is no such thing, or not for this actor: the two look the same."""

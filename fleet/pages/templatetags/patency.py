@@ -244,12 +244,12 @@ def difference_text(code: str) -> str:
 
 @register.filter
 def reason_text(code: str) -> str:
-    """A coded reason of a session or a job in words; another as its code."""
+    """A coded reason of a session, a job or the portal in words; another as its code."""
     if code in set(SessionReason):
         return str(access_labels.STATE_REASONS[SessionReason(code)])
     if code in set(JobReason):
         return str(job_labels.REASONS[JobReason(code)])
-    return code
+    return str(audit_labels.REASONS.get(code, code))
 
 
 @register.simple_tag

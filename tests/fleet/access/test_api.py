@@ -12,6 +12,7 @@ from agent.wire.catalogue import SessionState
 from agent.wire.challenge import decode
 from fleet.access.models import Session
 from fleet.accounts.models import User
+from fleet.audit.models import Entry
 from fleet.inventory.models import Device
 from tests.conftest import Ports
 from tests.fleet.access.conftest import CLIENT_KEY
@@ -241,3 +242,25 @@ def test_the_audit_names_both_sides(asker: APIClient, reach: Reach) -> None:
     assert report["waited_s"] == 0.0
     assert report["lasted_s"] == 0.0
     assert report["session"]["session"] == session.pk
+
+
+def test_a_hospital_that_asks_for_access_is_refused_on_record(
+    api: Api, member: User, stranger: User, device: Device
+) -> None:
+    """R-ACC-10: in the chain of whose the device is; a stranger's try in their own, nameless."""
+    for user in (member, stranger):
+        answer = ask(api(user))
+        assert answer.status_code == 403
+        assert set(answer.json()) == {"error", "detail"}
+    rows = Entry.objects.order_by("pk")
+    assert [(r.organisation_id, r.entry["actor"], r.device, r.entry["reason"]) for r in rows] == [
+        ("north", "member", device.pk, "not_allowed"),
+        ("sud", "stranger", "", "not_allowed"),
+    ]
+    assert api(member).post(SESSIONS, {"level": 7}, format="json").status_code == 403
+
+
+def test_why_the_portal_refused_is_told_as_a_code(asker: APIClient, device: Device) -> None:
+    assert ask(asker, level="service").json()["reason"] == "level_too_low"
+    Device.objects.update(remote_enabled=False)
+    assert ask(asker).json()["reason"] == "remote_off"

@@ -1,6 +1,7 @@
 """Asking, answering, ending, giving up (R-ACC-3, R-ACC-4, R-ACC-10, R-CON-4)."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -87,9 +88,6 @@ def test_asking_costs_few_queries(
         ({"reason": "curiosity"}, Invalid, "reason"),
         ({"services": []}, Invalid, "services"),
         ({"services": ["a"] * 3 + list("bcdefghij")}, Invalid, "services"),
-        ({"services": ["telnet"]}, Invalid, "console, ssh, web"),
-        ({"services": ["127.0.0.1:22"]}, Invalid, "no service"),
-        ({"level": "service", "services": ["ssh"]}, Invalid, "needs the level “os”"),
         ({"ticket": "T 1"}, Invalid, "ticket"),
         ({"ticket": "T" * 33}, Invalid, "ticket"),
         ({"note": "line\nline"}, Invalid, "note"),
@@ -109,6 +107,37 @@ def test_bad_input_is_named_and_leaves_nothing(
     assert not ports.sent
 
 
+def refusals() -> list[tuple[str, str, str, str, str]]:
+    """(organisation, action, actor, device, reason) of what is on record as refused."""
+    rows = Entry.objects.filter(entry__outcome="refused").order_by("organisation", "index")
+    return [
+        (r.organisation_id, r.action, r.entry["actor"], r.device, r.entry["reason"]) for r in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says", "reason"),
+    [
+        ({"services": ["telnet"]}, Invalid, "console, ssh, web", "unknown_service"),
+        ({"services": ["127.0.0.1:22"]}, Invalid, "no service", "unknown_service"),
+        (
+            {"level": "service", "services": ["ssh"]}, Invalid, "needs the level “os”",
+            "level_too_low",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_portal_refuses_is_on_record(
+    ask: Ask, ports: Ports, changes: dict[str, Any], error: type[Exception], says: str, reason: str
+) -> None:
+    """R-ACC-10: with who, where and why, and nothing of what was typed."""
+    with pytest.raises(error, match=says):
+        ask(**changes)
+    assert not Session.objects.exists()
+    assert not ports.sent
+    assert refusals() == [("north", "session:request", "owner", "device-0001", reason)]
+    assert "telnet" not in json.dumps(Entry.objects.get().entry)
+
+
 def test_a_device_that_cannot_be_asked(ask: Ask, device: Device) -> None:
     device.remote_enabled = False
     with pytest.raises(Conflict, match="switched off"):
@@ -116,12 +145,17 @@ def test_a_device_that_cannot_be_asked(ask: Ask, device: Device) -> None:
     device.remote_enabled, device.services = True, {}
     with pytest.raises(Conflict, match="not said yet"):
         ask(device=device)
+    assert [reason for *_rest, reason in refusals()] == ["remote_off", "services_unknown"]
 
 
 def test_only_people_who_may_ask(ask: Ask, member: User, stranger: User) -> None:
     for actor in (member, stranger):
         with pytest.raises(NotAllowed):
             ask(actor=actor)
+    assert [(actor, reason) for _org, _act, actor, _device, reason in refusals()] == [
+        ("member", "not_allowed"),
+        ("stranger", "not_allowed"),
+    ]
 
 
 def test_one_open_session_with_a_device_at_a_time(
@@ -130,6 +164,7 @@ def test_one_open_session_with_a_device_at_a_time(
     first = reach(S.CHALLENGED)
     with pytest.raises(Conflict, match=first.pk):
         ask()
+    assert refusals()[0][-1] == "second_session"
     assert ask(actor=colleague).pk != first.pk
     assert ask(device=other_device).pk != first.pk
 
@@ -219,6 +254,8 @@ def test_only_the_specialist_who_asked_answers(
     session = reach(S.CHALLENGED)
     with pytest.raises(NotAllowed):
         give(session, request.getfixturevalue(who), b"SSHSIG", now)
+    username = request.getfixturevalue(who).username
+    assert refusals() == [("north", "access:answer", username, session.device_id, "not_allowed")]
 
 
 @pytest.mark.parametrize("state", [S.REQUESTED, S.ACCEPTED, S.WAITING, S.REFUSED, S.EXPIRED])
@@ -287,6 +324,8 @@ def test_others_may_not_end_it(
     with pytest.raises(NotAllowed):
         services.end(actor=request.getfixturevalue(who), session=session, now=now)
     assert Session.objects.get(pk=session.pk).state == S.ACTIVE
+    [refusal] = refusals()
+    assert refusal[1] == "access:end"
 
 
 def test_what_is_over_stays_as_it_is(reach: Reach, owner: User, now: datetime) -> None:

@@ -11,6 +11,7 @@ from django.test import RequestFactory
 from fleet.accounts import services
 from fleet.accounts.forms import SignInForm
 from fleet.accounts.models import ApiToken, SignInFailure, User
+from fleet.audit.models import Entry
 from fleet.core import clock
 from fleet.core.errors import Invalid, TooMany
 from tests.conftest import PASSWORD
@@ -64,6 +65,39 @@ def test_guessing_is_slowed_for_the_guesser_and_not_for_the_owner(owner: User) -
         assert _try("owner", "wrong") is None
     assert _try("owner", PASSWORD) is None  # even with the right one
     assert _try("owner", PASSWORD, address="10.0.0.2") == owner
+
+
+def audited() -> list[tuple[str, str, str, str]]:
+    """(chain, action, actor, reason) of what is on record, all of it refused."""
+    rows = Entry.objects.order_by("index")
+    assert all(row.entry["outcome"] == "refused" for row in rows)
+    return [(r.organisation_id, r.action, r.entry["actor"], r.entry["reason"]) for r in rows]
+
+
+def test_failed_sign_ins_and_the_lock_are_in_the_organisations_audit(
+    member: User, owner: User
+) -> None:
+    """R-ACC-1, R-ACC-10: of known people; a flood adds nothing while it is locked out."""
+    for _ in range(40):
+        _try("member", "wrong")
+        _try("nobody-of-ours", "wrong")
+    failed = ("north", "account:sign_in", "member", "wrong_password")
+    locked = ("north", "account:lock", "member", "too_many_failures")
+    assert audited() == [failed] * services.MAX_FAILURES_PAIR + [locked]
+    for number in range(40):
+        _try("member", "wrong", address=f"10.1.0.{number}")
+    assert audited() == [failed] * 5 + [locked] + [failed] * 15 + [locked]
+
+
+def test_a_closed_account_is_told_apart_on_record(member: User) -> None:
+    User.objects.update(is_active=False)
+    assert _try("member", PASSWORD) is None
+    assert [row[-1] for row in audited()] == ["account_closed"]
+
+
+def test_a_name_too_long_is_nobodys(member: User) -> None:
+    _try("member" + "x" * 200, "wrong")
+    assert audited() == []
 
 
 def test_success_forgets_failures(owner: User) -> None:

@@ -1,5 +1,7 @@
 """Recording in chains (R-ACC-10)."""
 
+from datetime import datetime
+
 import pytest
 from django.db import transaction
 
@@ -8,6 +10,7 @@ from agent.wire.catalogue import Outcome
 from fleet.accounts.models import Organisation, User
 from fleet.audit import keys, services
 from fleet.audit.models import Entry, HeadLink
+from fleet.core import clock
 from fleet.inventory.models import Device
 
 
@@ -67,3 +70,39 @@ def test_the_key_is_made_once_and_for_us_alone() -> None:
     keys.create()
     assert keys.key_path().read_bytes() == first
     assert keys.key_path().stat().st_mode & 0o777 == 0o600
+
+
+# --- refusals, bounded --------------------------------------------------------------------------
+
+
+def _refuse(organisation: Organisation, now: datetime, actor: str = "one") -> Entry | None:
+    return services.record_refusal(
+        organisation=organisation, actor=actor, action="account:sign_in", reason="wrong_password",
+        now=now,
+    )  # fmt: skip
+
+
+def test_refusals_cannot_fill_the_disk(
+    hospital: Organisation, other_hospital: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """THREATS: by one actor, and by many in one chain; the rest of the record goes on."""
+    monkeypatch.setattr(services, "MAX_REFUSALS_OF_ONE", 3)
+    monkeypatch.setattr(services, "MAX_REFUSALS", 5)
+    now = clock.now()
+    made = [_refuse(hospital, now) for _time in range(5)]
+    assert [entry is not None for entry in made] == [True] * 3 + [False] * 2
+    made = [_refuse(hospital, now, actor=f"n{number}") for number in range(4)]
+    assert [entry is not None for entry in made] == [True] * 2 + [False] * 2
+    assert _refuse(other_hospital, now) is not None
+    _record(hospital)
+    assert chain.verify([row.entry for row in Entry.objects.filter(organisation=hospital)]) == (
+        6, None,
+    )  # fmt: skip
+    assert _refuse(hospital, now + services.REFUSALS_WITHIN) is not None
+
+
+def test_only_what_is_bounded_is_recorded_as_a_refusal(hospital: Organisation) -> None:
+    with pytest.raises(ValueError, match="not bounded"):
+        services.record_refusal(
+            organisation=hospital, actor="x", action="job:create", reason="y", now=clock.now()
+        )
