@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from agent.control import Control
 from agent.wire.catalogue import ClinicalState
 from agent.wire.messages import Message
+from agent.wire.pacer import Turn
 
 M = TypeVar("M", bound=Message)
 P = TypeVar("P")
@@ -23,7 +24,7 @@ class Hooks:
         self._online_watchers: list[Callable[[bool], None]] = []
         self._stoppers: list[Callable[[], Awaitable[None]]] = []
         self._statuses: list[Callable[[], Mapping[str, Any]]] = []
-        self._frame_source: Callable[[], bytes | None] = lambda: None
+        self._frame_source: Callable[[Turn, int], bytes | None] = lambda turn, most: None
         self._frame_sink: Callable[[bytes], None] = lambda frame: None
         self._provided: dict[type, Any] = {}
 
@@ -49,7 +50,7 @@ class Hooks:
     def on_frame(self, sink: Callable[[bytes], None]) -> None:
         self._frame_sink = sink
 
-    def stream_source(self, source: Callable[[], bytes | None]) -> None:
+    def stream_source(self, source: Callable[[Turn, int], bytes | None]) -> None:
         self._frame_source = source
 
     def status_from(self, source: Callable[[], Mapping[str, Any]]) -> None:

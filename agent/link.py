@@ -7,7 +7,10 @@ ping and when a link is dead.
 
 Fairness. Messages go into paho's queue at once. A stream frame is pulled from its source only when
 that queue is empty, so at most one lies before the next message, and the kernel is told to take
-little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken.
+little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken. How much of the streams may
+be anywhere between here and the gate is the pacer's to say (agent.wire.pacer); its marks are
+PINGREQs, whose answers come in the order of everything that was sent (R-CON-4). The core's own
+pings are marks as well.
 
 `Client` uses four private names of paho-mqtt (`_create_socket`, `_sock_close`, `_send_pingreq`,
 `_handle_pingresp`); its version is pinned and tests cover each.
@@ -17,6 +20,7 @@ import asyncio
 import logging
 import re
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,6 +35,7 @@ from agent.network.journey import Ready
 from agent.network.route import Route, Stage
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
+from agent.wire.pacer import Pacer, Turn
 
 KEEPALIVE_S = 10  # stated in CONNECT; the gate cuts after 1.5 times this
 MAX_PACKET = MAX_PAYLOAD + 1024
@@ -38,6 +43,7 @@ READS = 64  # packets before the loop's other work has its turn
 FRAMES = 16  # stream frames, likewise
 
 Token = object
+Source = Callable[[Turn, int], bytes | None]  # the turn it is, and the most data in a frame
 
 _ALERT = re.compile(r"\[SSL: ([A-Z0-9_]*ALERT[A-Z0-9_]*)\]")
 
@@ -116,9 +122,10 @@ class Link:
     """At most one connection. `next_frame` is the source of stream frames."""
 
     def __init__(
-        self, device: str, events: Events, next_frame: Callable[[], bytes | None] = lambda: None
+        self, device: str, events: Events, next_frame: Source = lambda turn, most: None
     ) -> None:
         self._device = device
+        self._up_stream = topics.up_stream(device)
         self._events = events
         self._next_frame = next_frame
         self._loop = asyncio.get_running_loop()
@@ -126,6 +133,8 @@ class Link:
         self._dialling: Dial | None = None
         self._tokens: dict[int, Token] = {}
         self._streaming = False
+        self._pacer = Pacer()
+        self._pings: deque[bool] = deque()  # unanswered, oldest first; true: the core's own
 
     # --- what the core asks for ------------------------------------------------------------------
 
@@ -185,10 +194,17 @@ class Link:
 
     def ping(self) -> None:
         if self._client is not None:
-            self._client.ping()
+            self._mark(self._client, own=True)
+
+    def _mark(self, client: Client, *, own: bool = False) -> None:
+        self._pings.append(own)
+        self._pacer.marked(self._loop.time())
+        client.ping()
 
     def stream(self, on: bool) -> None:
         """Whether frames may be pulled: only once the portal knows us."""
+        if on and not self._streaming and self._client is not None:
+            self._mark(self._client)  # the round trip, before anything waits on the way
         self._streaming = on
         self.frames_ready()
 
@@ -210,8 +226,10 @@ class Link:
             reason = words.tell(classify(seen)) if seen is not None else ""
             self._events.lost(reason, seen)
             return
-        client = Client(self._device, dial.route, ready, self._events.pong)
+        client = Client(self._device, dial.route, ready, self._pong)
         self._client = client
+        self._pacer = Pacer()
+        self._pings.clear()
         client.on_log = client.on_trouble
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -275,6 +293,14 @@ class Link:
         if client is self._client:
             self._events.received(message.topic, bytes(message.payload))
 
+    def _pong(self) -> None:
+        if not self._pings:
+            return  # nobody asked
+        self._pacer.answered(self._loop.time())
+        if self._pings.popleft():
+            self._events.pong()
+        self.frames_ready()
+
     def _lost(self, reason: str, seen: Observation | None = None) -> None:
         self.hang_up()
         self._events.lost(reason, seen)
@@ -320,8 +346,14 @@ class Link:
             self._lost(type(error).__name__)
 
     def _pull(self, client: Client) -> bool:
-        frame = self._next_frame() if self._streaming else None
+        if not self._streaming:
+            return False
+        pacer = self._pacer
+        frame = self._next_frame(pacer.turn, pacer.frame)
         if frame is None:
             return False
-        client.publish(topics.up_stream(self._device), frame, qos=0)
+        client.publish(self._up_stream, frame, qos=0)
+        pacer.sent(self._loop.time(), len(frame))
+        if pacer.mark_due:
+            self._mark(client)
         return True

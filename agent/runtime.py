@@ -9,7 +9,8 @@ connection. It registers what it answers to:
     agent.on_tick(fn)                   fn(now) twice a second; now in seconds of the boot clock
     agent.on_clinical_state(fn)         fn(state) when the clinical state changes
     agent.on_online(fn)                 fn(online) when the connection comes or goes
-    agent.stream_source(fn)             fn() -> next frame or None, pulled as the socket takes them
+    agent.stream_source(fn)             fn(turn, most) -> next frame whose turn it is, with at most
+                                        so many bytes of data, or None; pulled as the path takes it
     agent.on_frame(fn)                  fn(frame) for each frame that came down
     agent.on_stop(fn)                   async fn() before the store closes; no tasks any more
     agent.status_from(fn)               fn() -> fields to add to `status`
@@ -71,6 +72,7 @@ from agent.wire.messages import (
     Message,
     Up,
 )
+from agent.wire.pacer import Turn
 
 M = TypeVar("M", bound=Message)
 P = TypeVar("P")
@@ -446,8 +448,8 @@ class Agent(Hooks):
     def frame(self, frame: bytes) -> None:
         self._frame_sink(frame)
 
-    def next_frame(self) -> bytes | None:
-        return self._frame_source()
+    def next_frame(self, turn: Turn, most: int) -> bytes | None:
+        return self._frame_source(turn, most)
 
     def changed(self, phase: Phase, reason: str) -> None:
         log.info("connection: %s %s", phase, reason)

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from agent.drivers import Service
 from agent.wire.catalogue import ClinicalState, Level
+from agent.wire.frames import MAX_DATA
 from agent.wire.mux import (
     Acknowledged,
     Credited,
@@ -48,6 +49,7 @@ from agent.wire.mux import (
     Reset,
     ResetCode,
 )
+from agent.wire.pacer import Turn
 from agent.wire.patience import Patience
 from agent.wire.seal import Seal
 
@@ -403,15 +405,19 @@ class Streams:
             return
         self._ready()
 
-    def next_frame(self) -> bytes | None:
-        """The frame that goes out next, or None when there is nothing to send now."""
-        for hold_bulk in (True, False):
-            for _turn in range(len(self._turns)):
-                channel = self._turns[0]
-                self._turns.rotate(-1)
-                channel.mux.hold_bulk = hold_bulk
-                channel.mux.hold_data = channel.paused
-                if (frame := channel.mux.next_frame()) is not None:
+    def next_frame(self, turn: Turn = Turn.BULK, most: int = MAX_DATA) -> bytes | None:
+        """The frame that goes out next, of those whose turn it is, with at most so many bytes of
+        data; None when there is none to send now."""
+        turns = self._turns
+        for hold_bulk in (True, False) if turn is Turn.BULK else (True,):
+            for _each in range(len(turns)):
+                channel = turns[0]
+                turns.rotate(-1)
+                mux = channel.mux
+                mux.max_frame = most
+                mux.hold_bulk = hold_bulk
+                mux.hold_data = channel.paused or turn is Turn.CONTROL
+                if (frame := mux.next_frame()) is not None:
                     return frame
         return None
 

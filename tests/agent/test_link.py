@@ -21,6 +21,7 @@ from agent.network.journey import Journey
 from agent.network.route import Route
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
+from agent.wire.pacer import Turn
 from tests.agent.support import DEVICE, Portal, closed, enrolled, portal
 from tests.tls import Authority
 
@@ -84,7 +85,7 @@ class Bench:
         self.pulled = 0
         self.link = Link(options.pop("device", DEVICE), self.events, self.next_frame)
 
-    def next_frame(self) -> bytes | None:
+    def next_frame(self, turn: Turn, most: int) -> bytes | None:
         if not self.frames:
             return None
         self.pulled += 1
@@ -172,14 +173,14 @@ async def test_frames_are_pulled_one_at_a_time_and_messages_pass_them(tmp_path: 
         bench.link.frames_ready()
         assert bench.pulled == 0  # the portal does not know us yet
         bench.link.stream(True)
-        assert bench.pulled == 1
+        assert bench.pulled <= 1
         await served.until(lambda: len(served.frames) > 20)
         client = bench.link._client
         assert client is not None
         served.deciding = False
         arrived = len(served.frames)
         waiting = len(client._out_packet)
-        assert waiting <= 1
+        assert waiting <= 2  # a frame, and a mark behind it
         bench.link.publish(topics.up(DEVICE, "event", 1), b"{}", 1)
         await served.until(lambda: served._held)
         assert len(served.frames) < arrived + 250

@@ -399,7 +399,7 @@ async def test_frames_go_to_and_come_from_the_parts(tmp_path: Path) -> None:
 
     def install(agent: Agent) -> None:
         agent.on_frame(came.append)
-        agent.stream_source(lambda: frames.pop(0) if frames else None)
+        agent.stream_source(lambda turn, most: frames.pop(0) if frames else None)
 
     async with running(tmp_path, **part(install)) as (running_agent, served):
         await served.until(lambda: served.frames == [b"one", b"two"])

@@ -77,7 +77,7 @@ async def test_many_frames_cross_the_websocket_both_ways(tmp_path: Path) -> None
             await served.until(lambda: served.of(Hello))
             frames = [bytes([n]) * 60_000 for n in range(50)]
             waiting = list(frames)
-            running.agent.stream_source(lambda: waiting.pop(0) if waiting else None)
+            running.agent.stream_source(lambda turn, most: waiting.pop(0) if waiting else None)
             came: list[bytes] = []
             running.agent.on_frame(came.append)
             running.agent.frames_ready()
