@@ -8,8 +8,9 @@ The socket is still read, so that PINGREQ is answered: a slow database must not 
 link. Only a device that ignores its own window is no longer read.
 
 Down: QoS 0, written at once to the one connection. Stream frames stand back when the transport is
-full, so that a control message passes them; what waits is bounded, and a reader that lets it reach
-the bound is cut.
+full, or when the line already has as much of them as it takes in a fifth of a second
+(broker.congestion), so that a control message passes them; what waits is bounded, and a reader that
+lets it reach the bound is cut.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from typing import Protocol
 
 from agent.wire.topics import STREAM, Topic
 from broker import packets
+from broker.congestion import line
 from broker.errors import Reason
 from broker.options import Limits
 
@@ -97,6 +99,7 @@ class Counters:
     refused: dict[Reason, int] = field(default_factory=dict)
 
 
+LOOK_S = 0.005  # until a line that was full is looked at again
 _LEAST_PAUSE_S = 0.05  # of a device that sends too fast
 
 
@@ -231,7 +234,11 @@ class DownLane:
         "_backlog_bytes",
         "_counters",
         "_limits",
+        "_line",
+        "_look",
+        "_loop",
         "_paused",
+        "_written",
         "stalled_since",
         "transport",
     )
@@ -243,7 +250,12 @@ class DownLane:
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._paused = False
-        self.stalled_since: float | None = None  # loop time since when the transport is full
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+        sock = transport.get_extra_info("socket")
+        self._line = None if sock is None else line(sock.fileno())
+        self._written = 0
+        self.stalled_since: float | None = None  # loop time since when nothing has left
 
     @property
     def buffered(self) -> int:
@@ -253,28 +265,33 @@ class DownLane:
     @property
     def congested(self) -> bool:
         """A stream frame given now would wait."""
-        return self._paused
+        return self._paused or bool(self._backlog)
 
     @property
     def overflowing(self) -> bool:
-        return self._paused and self.buffered > self._limits.outgoing_bytes
+        return self.congested and self.buffered > self._limits.outgoing_bytes
 
     def message(self, topic: str, payload: bytes | memoryview) -> None:
         """Write a control message; it passes stream frames that wait."""
         self._counters.messages_down += 1
         self._counters.bytes_down += len(payload)
-        self.transport.write(packets.publish(topic, payload))
+        self._write(packets.publish(topic, payload))
 
     def frame(self, topic: str, payload: bytes | memoryview) -> None:
         """Write a stream frame, or let it wait its turn."""
         self._counters.frames_down += 1
         self._counters.frame_bytes_down += len(payload)
         packet = packets.publish(topic, payload)
-        if self._paused:
-            self._backlog.append(packet)
-            self._backlog_bytes += len(packet)
-        else:
-            self.transport.write(packet)
+        now = self._loop.time()
+        if not self.congested and self._has_room(now):
+            self._write(packet)
+            return
+        self._backlog.append(packet)
+        self._backlog_bytes += len(packet)
+        if self.stalled_since is None:
+            self.stalled_since = now
+        if not self._paused:
+            self._look_later()
 
     def pause(self, now: float) -> None:
         """The transport is full."""
@@ -282,15 +299,47 @@ class DownLane:
         self.stalled_since = now
 
     def resume(self) -> None:
-        """The transport has room: write what waits until it is full again."""
+        """The transport has room: write what waits until it, or the line, is full again."""
         self._paused = False
         self.stalled_since = None
-        backlog = self._backlog
-        while backlog and not self._paused:  # write() may call pause()
-            packet = backlog.popleft()
-            self._backlog_bytes -= len(packet)
-            self.transport.write(packet)
+        self._write_backlog()
 
     def close(self) -> None:
         self._backlog.clear()
         self._backlog_bytes = 0
+        self._line = None
+        if self._look is not None:
+            self._look.cancel()
+
+    def _has_room(self, now: float) -> bool:
+        line = self._line
+        return line is None or line.has_room(
+            now, self._written, self.transport.get_write_buffer_size()
+        )
+
+    def _write(self, packet: bytes) -> None:
+        self._written += len(packet)
+        self.transport.write(packet)
+
+    def _write_backlog(self) -> None:
+        backlog, now = self._backlog, self._loop.time()
+        while backlog and not self._paused:  # write() may call pause()
+            if not self._has_room(now):
+                self._look_later()
+                return
+            packet = backlog.popleft()
+            self._backlog_bytes -= len(packet)
+            self.stalled_since = now if backlog else None
+            self._write(packet)
+
+    def _look_later(self) -> None:
+        """The kernel does not say when the line has taken something: look again soon."""
+        if self._look is None:
+            if self.stalled_since is None:
+                self.stalled_since = self._loop.time()
+            self._look = self._loop.call_later(LOOK_S, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        if not self._paused:
+            self._write_backlog()

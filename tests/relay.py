@@ -34,6 +34,7 @@ from types import TracebackType
 SEGMENT = 1448
 MIN_RTO_S = 0.2
 MOST_RTO_S = 60.0
+SMALL = 4096  # bytes of a kernel's buffer towards the relay
 FAST_RETRANSMIT = 3  # segments that must follow a lost one
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
@@ -166,6 +167,7 @@ class Relay:
         while True:
             near, _address = await self._loop.sock_accept(listener)
             far = socket.socket()
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
             for end in (near, far):
                 end.setblocking(False)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -250,7 +252,7 @@ def _listen(port: int) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Small, so that a slow link's queue is where `buffer` says and not in this kernel.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
     listener.bind(("127.0.0.1", port))
     listener.listen(1024)
     listener.setblocking(False)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from agent import core, posix
 from agent.runtime import Agent
-from agent.wire.messages import Heartbeat
+from agent.wire import topics
+from agent.wire.messages import Cancel, Heartbeat
 from agent.wire.pacer import Turn
 from broker.lanes import Delivery
-from tests.agent.support import Portal, StubDriver, enrolled, portal
+from tests.agent.support import DEVICE, Portal, StubDriver, enrolled, portal
 from tests.relay import Relay, Weather
 from tests.tls import Authority
 
@@ -45,6 +46,9 @@ class Watcher(Portal):
             self.echo_s.append(posix.boot_seconds() - float(frame[4:40]))
         else:
             self.bulk_bytes += len(frame)
+
+
+_now = posix.boot_seconds
 
 
 class Source:
@@ -108,6 +112,32 @@ async def test_a_heartbeat_is_never_two_seconds_late_at_64_kbit(tmp_path: Path) 
         assert len(served.echo_s) > 20
         assert served.bulk_bytes > 0.5 * 8 * KBIT_64  # and the link is used
         assert served.connects == 1
+
+
+async def test_a_request_does_not_wait_behind_bulk_on_its_way_down(tmp_path: Path) -> None:
+    """R-CON-4: the gate gives the line no more than it soon takes. The last mile is TCP's own."""
+    weather = Weather(rate=KBIT_64, delay_s=0.02, buffer=2048)
+    waited: list[float] = []
+    async with running(tmp_path, weather) as (agent, served, _source, relay):
+        agent.handle(
+            Cancel,
+            lambda message, _payload: waited.append(_now() - int(message.execution, 16) / 1e6),
+        )
+        before = relay.passed[1]
+        end = asyncio.get_running_loop().time() + 8
+        asked = 0.0
+        while (now := asyncio.get_running_loop().time()) < end:
+            if not served.gate.congested(DEVICE):
+                served.gate.publish(topics.down_stream(DEVICE), bytes(2048))
+            if now - asked > 0.5:
+                asked = now
+                served.send(Cancel(execution=f"{int(_now() * 1e6):032x}"))
+            await asyncio.sleep(0.002)
+        await served.until(lambda: len(waited) > 12)
+        assert max(waited) < 3
+        assert served.connects == 1
+        assert agent.status()["rtt_ms"] < 3000
+        assert relay.passed[1] - before > 0.5 * 8 * KBIT_64
 
 
 async def test_a_link_that_loses_and_is_far_is_usable(tmp_path: Path) -> None:

@@ -237,9 +237,13 @@ async def test_a_reader_stalled_for_too_long(start: Start) -> None:
     async with await running.live(A, keepalive=1) as stopped:
         stopped.writer.transport.pause_reading()  # type: ignore[attr-defined]
         # More than the kernels of both sides take, less than the bound.
-        while running.gate.stats().buffered_bytes < 1024 * 1024:
-            assert running.gate.publish(f"pat/1/{A}/dn/s", b"x" * 32768)
-            await asyncio.sleep(0)
+        full = 0
+        while full < 20:
+            full += 1
+            while running.gate.stats().buffered_bytes < 1024 * 1024:
+                assert running.gate.publish(f"pat/1/{A}/dn/s", b"x" * 32768)
+                full = 0
+            await asyncio.sleep(0.005)
         for _ in range(15):
             stopped.send(raw.PINGREQ)
             await asyncio.sleep(0.1)

@@ -1,5 +1,10 @@
 """The lanes by themselves: windows, order, waiting, pace, what stands back for what."""
 
+import asyncio
+import socket
+
+import pytest
+
 from agent.wire import topics
 from broker.errors import Reason
 from broker.lanes import ConnectionInfo, Counters, Delivery, DownLane, Pace, UpLane
@@ -131,8 +136,11 @@ class Pipe:
     def get_write_buffer_size(self) -> int:
         return self.size
 
+    def get_extra_info(self, name: str) -> None:
+        return None
 
-def test_frames_stand_back_and_control_passes() -> None:
+
+async def test_frames_stand_back_and_control_passes() -> None:
     pipe = Pipe()
     down = DownLane(pipe, Limits(outgoing_bytes=100), Counters())  # type: ignore[arg-type]
     pipe.lane = down
@@ -155,7 +163,7 @@ def test_frames_stand_back_and_control_passes() -> None:
     assert down.buffered == 0
 
 
-def test_overflowing() -> None:
+async def test_overflowing() -> None:
     pipe = Pipe()
     down = DownLane(pipe, Limits(outgoing_bytes=100), Counters())  # type: ignore[arg-type]
     down.pause(0.0)
@@ -165,3 +173,44 @@ def test_overflowing() -> None:
     assert down.overflowing
     down.close()
     assert down.buffered == 0
+
+
+async def test_a_line_that_is_full_holds_frames_back_and_lets_messages_pass() -> None:
+    """R-CON-4: what the kernel has cannot be overtaken: it is given no more than it soon sends."""
+    near, far = _tcp_pair()
+    with near, far:
+        pipe = Pipe()
+        pipe.get_extra_info = lambda name: near  # type: ignore[method-assign,assignment,return-value]
+        down = DownLane(pipe, Limits(), Counters())  # type: ignore[arg-type]
+        down.frame("t/s", b"1")
+        assert len(pipe.written) == 1
+        near.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:  # the far end does not read
+                near.send(bytes(65536))
+        assert not down.congested
+        down.frame("t/s", b"2")
+        assert down.congested
+        assert down.stalled_since is not None
+        down.message("t/m", b"now")
+        down.frame("t/s", b"3")
+        await asyncio.sleep(0.05)
+        assert [each[-1:] for each in pipe.written] == [b"1", b"w"]
+        far.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            while far.recv(1 << 20):
+                pass
+        async with asyncio.timeout(2):
+            while down.congested:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert [each[-1:] for each in pipe.written] == [b"1", b"w", b"2", b"3"]
+        assert down.stalled_since is None
+        down.frame("t/s", b"4")
+        down.close()
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _address = listener.accept()
+        return near, far
