@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
-from agent import posix
+from agent import advice, posix
 from agent.errors import AgentError, ControlError, NotRunning, StateError
 from agent.i18n import _
 
@@ -189,7 +189,8 @@ async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
 def call(state: Path, op: str, *, timeout_s: float = ANSWER_S + 5, **fields: Any) -> dict[str, Any]:
     """Ask the agent of a state directory and wait for its answer.
 
-    Raises NotRunning when no agent answers, ControlError when it refuses.
+    Raises StateError when there is no such directory, NotRunning when no agent answers in it,
+    ControlError when it refuses.
     """
     with _connected(state, timeout_s) as connection:
         connection.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
@@ -209,6 +210,12 @@ def watch(state: Path, op: str = "watch", **fields: Any) -> Iterator[dict[str, A
 
 @contextlib.contextmanager
 def _connected(state: Path, timeout_s: float) -> Iterator[socket.socket]:
+    if not state.is_dir():
+        raise StateError(
+            _("There is no state directory {state}. Give the injector's own with --state.").format(
+                state=state
+            )
+        )
     try:
         with posix.connect(state / SOCKET, timeout_s) as connection:
             yield connection
@@ -230,7 +237,7 @@ def _answers(connection: socket.socket, state: Path) -> Iterator[dict[str, Any]]
 
 def _not_running(state: Path) -> NotRunning:
     return NotRunning(
-        _("No agent answers in {state}: start it with `patency-agent run --state {state}`.").format(
-            state=state
+        _("No agent answers in {state}. Start it with: {command}").format(
+            state=state, command=advice.command("run", "--state", state)
         )
     )

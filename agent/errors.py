@@ -25,6 +25,12 @@ class AlreadyRunning(StateError):
     code = "already_running"
 
 
+class StoreDamaged(StateError):
+    """`agent.db` is no database any more: a person must restore it, or put it aside."""
+
+    code = "store_damaged"
+
+
 class StoreError(AgentError):
     """The disk did not take it; nothing of it happened."""
 

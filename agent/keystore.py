@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from agent import posix
+from agent import advice, posix
 from agent.errors import StateError
 from agent.i18n import _
 
@@ -148,10 +148,28 @@ def read_private(path: Path) -> object:
         raise StateError(
             _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
         ) from error
-    except (ValueError, TypeError) as error:
-        raise StateError(
-            _("{path} holds no key that can be read: {error}.").format(path=path, error=error)
-        ) from error
+    except (ValueError, TypeError) as error:  # its words are for programmers
+        raise StateError(_damaged(path)) from error
+
+
+def _damaged(path: Path) -> str:
+    """What is wrong, and a way out for each key."""
+    state = path.parent
+    wrong = _(
+        "{path} is damaged: it holds no key that can be read. Put a backup of it in its place."
+    ).format(path=path)
+    if path.stem == Slot.CURRENT:
+        remedy = _(
+            "If there is none, ask device support for a new provisioning bundle, put it in the "
+            "place of {bundle}, put the old identity aside: {command}  Then start the agent."
+        ).format(bundle=state / "provision.json", command=advice.aside(state, "device.*"))
+    elif path.stem == Slot.NEXT:
+        remedy = _("If there is none, let the renewal begin again: {command}").format(
+            command=advice.aside(state, path.name)
+        )
+    else:
+        remedy = _("If there is none, call device support.")
+    return f"{wrong} {remedy}"
 
 
 def write_private(path: Path, key: _Serialisable) -> None:

@@ -4,7 +4,7 @@ Exit status of every command:
 
     0  done
     1  refused, or failed; the text says why
-    2  wrong usage, or the state directory cannot be worked on
+    2  wrong usage, or the state directory is not there or cannot be worked on
     3  no agent runs on this state directory
     4  the server cannot be reached
     5  the disk does not take it
@@ -19,18 +19,17 @@ Commands import what they need when they run: `status` and `approve` are for scr
 
 import asyncio
 import functools
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from agent import control, i18n, logs, posix
+from agent import answers, control, i18n, logs, posix
 from agent.drivers import Fault
-from agent.errors import AgentError, ControlError, NotRunning, StateError
+from agent.errors import AgentError, NotRunning, StateError
 from agent.i18n import _
 
 if TYPE_CHECKING:
@@ -69,39 +68,16 @@ def _command(function: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
-        output = options.pop("output", "text")
+        form = options.pop("output", "text")
         i18n.use(i18n.chosen(options["state"]))
         try:
             answer = function(**options)
         except AgentError as error:
-            _fail(error, output)
+            answers.fail(error, form)
         else:
-            _show(answer, output)
+            answers.show(answer, form)
 
     return run
-
-
-def _show(answer: Mapping[str, Any] | None, output: str) -> None:
-    if answer is None:
-        return
-    if output == "json":
-        click.echo(json.dumps(answer, ensure_ascii=False))
-        return
-    width = max((len(key) for key in answer), default=0)
-    for key, value in answer.items():
-        shown = "" if value is None else value
-        if isinstance(value, Mapping):
-            shown = ", ".join(f"{name} {count}" for name, count in value.items())
-        click.echo(f"{key.replace('_', ' ').ljust(width)}  {shown}".rstrip())
-
-
-def _fail(error: AgentError, output: str) -> None:
-    code = error.reason if isinstance(error, ControlError) else error.code
-    if output == "json":
-        click.echo(json.dumps({"error": code, "detail": str(error)}, ensure_ascii=False))
-    else:
-        click.echo(str(error), err=True)
-    sys.exit(error.exit_status)
 
 
 def parts() -> "list[Part]":
@@ -249,6 +225,32 @@ def remote(state: Path, switch: str, pin: str | None) -> dict[str, Any]:
 
 
 @main.command()
+@click.argument("changes", nargs=-1, metavar="[NAME=VALUE]...")
+@_state
+@click.option("--pin", help="An approver's PIN; a change needs one, and asks for it.")
+@_output
+@_command
+def policy(state: Path, changes: tuple[str, ...], pin: str | None) -> dict[str, Any]:
+    """Show the site's policy, or set fields of it: docs/access.md has them all."""
+    if not changes:
+        return control.call(state, "policy")
+    fields = dict(_field(change) for change in changes)
+    if pin is None:
+        pin = _secret(_("PIN of an approver"))
+    return control.call(state, "policy-set", policy=fields, pin=pin)
+
+
+def _field(change: str) -> tuple[str, Any]:
+    name, equals, value = change.partition("=")
+    if not (name and equals and value):
+        raise click.UsageError(
+            _("{text} is no change: write it as approval_wait_s=120.").format(text=repr(change))
+        )
+    words: dict[str, Any] = {"true": True, "false": False}
+    return name, int(value) if value.isdecimal() else words.get(value, value)
+
+
+@main.command()
 @_state
 @click.option("--approver", type=click.IntRange(1, 99), default=1, show_default=True)
 @click.option("--pin", prompt=True, hide_input=True, confirmation_prompt=True)
@@ -302,10 +304,10 @@ def doctor(state: Path, output: str, report: Path | None) -> None:
         if report is not None:
             _keep(report, written.page(found, contacts.load(state)))
     except AgentError as error:
-        _fail(error, output)
+        answers.fail(error, output)
         return
     if output == "json":
-        click.echo(json.dumps(written.as_json(found), ensure_ascii=False))
+        answers.show(written.as_json(found), output)
     else:
         click.echo(written.as_text(found))
     if not found.ok:

@@ -7,6 +7,7 @@ the boot clock, the service manager, memory, room on the disk.
 import fcntl
 import os
 import secrets
+import shlex
 import socket
 import stat
 import struct
@@ -77,11 +78,31 @@ def check_private_file(path: Path) -> None:
     if info.st_mode & 0o077:
         raise StateError(
             _(
-                "{path} may be opened by other users (mode {mode:03o}). Run “chmod 600 {path}”; "
-                "if one of them may have read it, ask the vendor to revoke this injector's "
-                "credential."
-            ).format(path=path, mode=stat.S_IMODE(info.st_mode))
+                "{path} may be opened by other users (mode {mode:03o}). Put that right with: "
+                "{command}  If one of them may have read it, ask the vendor to revoke this "
+                "injector's credential."
+            ).format(
+                path=path,
+                mode=stat.S_IMODE(info.st_mode),
+                command=f"chmod 600 {shlex.quote(str(path))}",
+            )
         )
+
+
+def keep_private(folder: Path) -> list[Path]:
+    """Take from other users what they may do with our files in `folder`; returns which they were.
+
+    Keys are left as they are: one that others could read may be a secret no more, and is refused
+    where it is read. Raises OSError.
+    """
+    found = []
+    for path in sorted(folder.iterdir()):
+        info = path.lstat()
+        ours = stat.S_ISREG(info.st_mode) and info.st_uid == os.getuid()
+        if ours and info.st_mode & 0o077 and path.suffix != ".key":
+            path.chmod(PRIVATE_FILE)
+            found.append(path)
+    return found
 
 
 def write_private(path: Path, data: bytes) -> None:

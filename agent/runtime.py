@@ -254,6 +254,8 @@ class Agent(Hooks):
         i18n.use(i18n.chosen(self.state_dir))
         posix.check_private_dir(self.state_dir)
         with posix.only_process(self.state_dir / "agent.lock"):
+            for path in posix.keep_private(self.state_dir):
+                log.warning("other users could read %s; now they cannot", path)
             self.store = Store(self.state_dir / "agent.db")
             told = False
             try:
@@ -381,7 +383,9 @@ class Agent(Hooks):
             "keepalive_s": connection.keepalive_s,
             "cut_after_s": connection.cut_after_s,
             "finding": connection.finding.code.value if connection.finding else None,
-            "rtt_ms": connection.rtt_ms,
+            "rtt_ms": connection.rtt_ms
+            if connection.rtt_ms is None
+            else round(connection.rtt_ms, 1),
             "outbox_depth": self.outbox.depth,
             "outbox_shed": dict(self.outbox.shed),
             "audit_index": self.audit.head.index if self.audit.head else None,

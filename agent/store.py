@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import StoreError
+from agent import advice
+from agent.errors import StoreDamaged, StoreError
 from agent.i18n import _
 from agent.posix import PRIVATE_FILE
 
@@ -126,7 +127,8 @@ class Store:
             healthy = True
         except sqlite3.Error as error:
             healthy = False
-            results = [(future, None, _disk_error(error)) for _work, future in batch]
+            failure = _disk_error(self.path, error)
+            results = [(future, None, failure) for _work, future in batch]
             self._undo()
         self._tell(self._report, healthy, results)
 
@@ -157,14 +159,14 @@ class Store:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Raises StoreError."""
+    """Raises StoreError, StoreDamaged."""
     try:
         path.touch(mode=PRIVATE_FILE)
         path.chmod(PRIVATE_FILE)
         # WAL and its index take their mode from the file, so they are private as well.
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     except (OSError, sqlite3.Error) as error:
-        raise _disk_error(error) from error
+        raise _disk_error(path, error) from error
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -173,9 +175,10 @@ def _open(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > FORMAT:
             raise StoreError(
-                _("{path} was written by a newer agent (format {version}).").format(
-                    path=path, version=version
-                )
+                _(
+                    "{path} was written by a newer agent (format {version}). Install that agent "
+                    "again."
+                ).format(path=path, version=version)
             )
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute(
@@ -183,7 +186,9 @@ def _open(path: Path) -> sqlite3.Connection:
         )
     except sqlite3.Error as error:
         connection.close()
-        raise _disk_error(error) from error
+        if _damaged(error):  # starting anew would not help: only a person can
+            raise StoreDamaged(_damage(path, error)) from error
+        raise _disk_error(path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -210,14 +215,29 @@ def _run_alone(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, Ba
     return value, None
 
 
-def _disk_error(error: Exception) -> StoreError:
-    failure = StoreError(
-        _("The agent's store cannot be written ({error}); free space on its disk.").format(
+def _disk_error(path: Path, error: Exception) -> StoreError:
+    if _damaged(error):
+        text = _damage(path, error)
+    else:
+        text = _("The agent's store cannot be written ({error}); free space on its disk.").format(
             error=error
         )
-    )
+    failure = StoreError(text)
     failure.__cause__ = error
     return failure
+
+
+def _damaged(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)  # its low byte: the rest says where
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _damage(path: Path, error: Exception) -> str:
+    return _(
+        "{path} is damaged ({error}). Stop the agent, put a backup of it in its place, or put it "
+        "aside: {command}  Then start the agent. Without a backup PINs must be set again, and the "
+        "portal raises an alarm, as the audit record begins anew."
+    ).format(path=path, error=error, command=advice.aside(path.parent, f"{path.name}*"))
 
 
 def _note_failure(future: asyncio.Future[Any]) -> None:

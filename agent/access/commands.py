@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent import i18n, remote
+from agent import advice, i18n, remote
 from agent.access import policy
 from agent.access.desk import PANEL
 from agent.access.effects import PanelResult
@@ -160,7 +160,9 @@ class Commands:
         if not await self._access.pins.approvers():
             raise ControlError(
                 "no_pin",
-                _("Nobody has a PIN at this injector: set one with `patency-agent pin`."),
+                _("Nobody has a PIN at this injector. Set one with: {command}").format(
+                    command=advice.command("pin", "--state", self._agent.state_dir)
+                ),
             )
         return await self._access.pins.check(pin)
 

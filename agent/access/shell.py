@@ -349,6 +349,7 @@ class Access:
         return {
             "remote": self.desk.facts.policy.remote,
             "sessions": sum(s.state is SessionState.ACTIVE for s in self.desk.open),
+            "sessions_waiting": sum(s.state is not SessionState.ACTIVE for s in self.desk.open),
             "roster_version": self.roster.version,
             "roster_expires_at_ms": roster.expires_at if roster else None,
         }

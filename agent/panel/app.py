@@ -110,7 +110,7 @@ class Panel(App[None]):
         self._show_head(view)
         self._show_bar(view)
         self.query_one(Calm).display = it is None
-        self.query_one(Calm).show(view)
+        self.query_one(Calm).show(view, heard=self._heard)
         card = self.query_one(Card)
         card.display = it is not None
         if view is not None and it is not None:

@@ -66,9 +66,10 @@ class Calm(Vertical):
         with Center():
             yield Button(id="network", compact=True)
 
-    def show(self, view: View | None) -> None:
+    def show(self, view: View | None, *, heard: bool) -> None:
+        """`heard`: whether an agent was looked for already."""
         self.query_one("#network", Button).label = literal(_("Network (F9)"))
-        title, text, last = _calm(view)
+        title, text, last = _calm(view) if heard else (_("Connecting to the agent…"), "", "")
         self.query_one("#calm-title", Text).say(title)
         self.query_one("#calm-text", Text).say(text)
         self.query_one("#last", Text).say(last)

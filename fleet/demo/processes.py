@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.demo import trouble
+
 STOP_S = 2.0  # to end by themselves
 PAUSE_S = (1.0, 15.0)  # before a start anew: first and longest
 _CHILD = Path(__file__).with_name("child.py")
@@ -35,7 +37,12 @@ async def keep(program: Program) -> None:
         finally:
             os.close(handle)
         mode = 0
-        _note(f"{program.name} ended with status {status}; it starts anew. Its log: {program.log}")
+        last = trouble.last_words(program.log)
+        said = f": {last}" if last else "."
+        _note(
+            f"{program.name} ended with status {status}{said}\n"
+            f"  It starts anew. Its log: {program.log}"
+        )
         await asyncio.sleep(pause)
         pause = min(pause * 2, longest)
 

@@ -20,7 +20,7 @@ from fleet.core.errors import Conflict, Invalid
 from fleet.core.files import write_private
 from fleet.core.threads import in_thread
 from fleet.demo import injectors as injectors_module
-from fleet.demo import local, people, words
+from fleet.demo import local, people, trouble, words
 from fleet.demo.injectors import Injector
 from fleet.demo.people import Person
 from fleet.demo.plan import Plan, plan
@@ -33,7 +33,7 @@ from fleet.mqtt.server import Companion, Running
 
 FILE = "demo.json"
 LOOK_S = 0.1
-COMPLAIN_S = 60.0
+COMPLAIN_S = 20.0
 
 
 def prepare(options: ServeOptions) -> Companion:
@@ -176,8 +176,18 @@ class Demo:
         while missing := await in_thread(self._missing):
             if time.monotonic() > complain_at:
                 complain_at += COMPLAIN_S
-                _say(words.waiting(missing, self._data / "logs"))
+                _say(words.waiting(await self._why(missing), self._data))
             await asyncio.sleep(LOOK_S)
+
+    async def _why(self, missing: list[str]) -> dict[str, str]:
+        """Why each of these is not online."""
+        return {
+            injector.plan.serial: await trouble.why(
+                injector.state_dir, self._data / "logs" / f"agent-{injector.plan.process}.log"
+            )
+            for injector in self._injectors
+            if injector.plan.serial in missing
+        }
 
     def _missing(self) -> list[str]:
         wanted = [injector.plan.serial for injector in self._injectors]

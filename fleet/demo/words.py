@@ -1,5 +1,6 @@
 """What the demo prints: what to open, how to sign in, three things to try."""
 
+import shlex
 from pathlib import Path
 
 from fleet.accounts.models import Role
@@ -54,8 +55,14 @@ Twelve simulated injectors of three product lines are on line, in two hospitals.
 """
 
 
-def waiting(missing: list[str], logs: Path) -> str:
-    return f"demo: still waiting for {', '.join(missing)}. Logs: {_short(logs)}"
+def waiting(missing: dict[str, str], data: Path) -> str:
+    """`missing`: why each injector that is not online is not."""
+    why = "\n".join(f"  {serial}: {reason}" for serial, reason in missing.items())
+    return (
+        f"demo: still waiting for {len(missing)} of its injectors:\n{why}\n"
+        f"  Their logs are in {_short(data / 'logs')}. If one cannot be put right, stop with "
+        f"Ctrl-C and start afresh: rm -r {shlex.quote(_short(data))}"
+    )
 
 
 def _short(path: Path) -> str:

@@ -183,6 +183,9 @@ async def test_status_simulate_and_enrol_against_a_process(tmp_path: Path) -> No
             assert shown["certificate_expires_at"].endswith("+00:00")
             status, output = await asyncio.to_thread(invoke, "status", "--state", state)
             assert f"device                  {DEVICE}\n" in output
+            assert "online                  yes\n" in output
+            rtt = next(line for line in output.splitlines() if line.startswith("rtt ms"))
+            assert len(rtt.split()[-1].partition(".")[2]) <= 1
             status, output = await asyncio.to_thread(
                 invoke, "simulate", "--state", state, "--fault", "idle", "-o", "json"
             )
@@ -215,6 +218,61 @@ def test_without_an_agent_the_remedy_is_told(tmp_path: Path, arguments: list[str
     status, output = invoke(*arguments, "--state", tmp_path)
     assert status == 3
     assert "patency-agent run" in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["approve", "--pin", "1234"], ["policy"]], ids=lambda it: it[0]
+)
+def test_a_state_directory_that_is_not_there_is_no_stopped_agent(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    status, output = invoke(*arguments, "--state", tmp_path / "none", "-o", "json")
+    assert (status, json.loads(output)["error"]) == (2, "state")
+
+
+def test_the_advice_names_the_directory_whatever_its_name(tmp_path: Path) -> None:
+    state = tmp_path / "CT 2"
+    state.mkdir()
+    status, output = invoke("status", "--state", state)
+    assert status == 3
+    assert f"patency-agent run --state '{state}'" in output
+
+
+async def test_policy_is_shown_and_set_with_a_pin(tmp_path: Path) -> None:
+    """R-CON-9: the site's policy, at the injector alone (docs/access.md)."""
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+
+        async def run(*arguments: str) -> tuple[int, str]:
+            return await asyncio.to_thread(invoke, *arguments, "--state", state, "-o", "json")
+
+        with process(state, errors=tmp_path / "log"):
+            await hellos(served, 1)
+            assert (await run("pin", "--pin", "246810"))[0] == 0
+            status, output = await run("policy")
+            assert (status, json.loads(output)["approval_wait_s"]) == (0, 300)
+            set_ = ("policy", "approval_wait_s=120", "service=deny", "--pin", "246810")
+            status, output = await run(*set_)
+            shown = json.loads(output)
+            assert (status, shown["approval_wait_s"], shown["service"]) == (0, 120, "deny")
+            assert json.loads((state / "policy.json").read_bytes())["approval_wait_s"] == 120
+            status, output = await run("policy", "os=allow", "--pin", "246810")
+            assert (status, json.loads(output)["error"]) == (1, "bad_policy")
+            status, output = await run("policy", "idle_s=60", "--pin", "1111")
+            assert (status, json.loads(output)["error"]) == (1, "wrong_pin")
+    assert invoke("policy", "idle_s", "--pin", "1", "--state", state)[0] == 2
+
+
+async def test_files_that_others_could_read_are_made_private_and_named(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        (state / "provision.json").chmod(0o644)
+        with process(state, errors=tmp_path / "log"):
+            await hellos(served, 1)
+            modes = {p.name: p.stat().st_mode & 0o077 for p in state.iterdir() if p.is_file()}
+
+        assert set(modes.values()) == {0}
+        assert f"other users could read {state}/provision.json" in (tmp_path / "log").read_text()
 
 
 async def chain(folder: Path, entries: int) -> audit.AuditLog:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import store as store_module
-from agent.errors import StoreError
+from agent.errors import StoreDamaged, StoreError
 from agent.store import Store, get_meta, set_meta
 
 
@@ -141,7 +141,40 @@ async def test_a_file_of_a_newer_agent_or_no_database_is_refused(tmp_path: Path)
     with pytest.raises(StoreError, match="newer agent"):
         Store(newer)
     (tmp_path / "text.db").write_text("this is no database at all, is it?" * 10)
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreDamaged, match="is damaged"):
         Store(tmp_path / "text.db")
     with pytest.raises(StoreError, match="cannot be written"):
         Store(tmp_path / "missing" / "agent.db")
+
+
+async def test_a_damaged_file_is_named_and_the_remedy_works_as_it_is_pasted(tmp_path: Path) -> None:
+    """Free space would not help: the file is put aside, with what SQLite left beside it."""
+    state = tmp_path / "CT 2; rm -r"
+    state.mkdir()
+    (state / "agent.db").write_bytes(b"no database" * 500)
+    with pytest.raises(StoreDamaged) as caught:
+        Store(state / "agent.db")
+    text = str(caught.value)
+    assert f"{state}/agent.db is damaged" in text
+    assert "free space" not in text
+    command = text[text.index("mkdir -p") : text.index("  Then start")]
+    (state / "agent.db-wal").write_bytes(b"left over")
+    pasted = await asyncio.create_subprocess_exec("sh", "-c", command)
+    assert await pasted.wait() == 0
+    assert {path.name for path in (state / "aside").iterdir()} == {"agent.db", "agent.db-wal"}
+    fresh = Store(state / "agent.db")
+    await fresh.write(lambda db: set_meta(db, "a", 1))
+    await fresh.close()
+
+
+async def test_damage_that_shows_later_is_called_damage(tmp_path: Path) -> None:
+    opened = Store(tmp_path / "agent.db")
+
+    def spoilt(_db: sqlite3.Connection) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(StoreError, match="is damaged"):
+        await opened.write(spoilt)
+    await opened.close()

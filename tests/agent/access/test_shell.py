@@ -499,3 +499,6 @@ async def test_status_says_how_access_stands(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         status = await w.command("status")
         assert (status["remote"], status["sessions"], status["roster_version"]) == (True, 0, 1)
+        await w.answer(w.request())  # somebody waits for a person's approval
+        status = await w.command("status")
+        assert (status["sessions"], status["sessions_waiting"]) == (0, 1)

@@ -437,6 +437,24 @@ async def test_the_panel_survives_the_agents_restart(
         await p.until("is connected")
 
 
+async def test_the_first_frame_claims_nothing_of_an_agent_not_asked_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def views(_state: Path) -> AsyncIterator[None]:
+        await asked.wait()
+        yield None
+
+    monkeypatch.setattr(client, "views", views)
+    async with script(tmp_path) as said, Panel(said.state_dir).run_test(size=BIG) as pilot:
+        screen = Screen(pilot.app, pilot, said)  # type: ignore[arg-type]
+        await screen.until("Connecting to the agent…")
+        assert "does not answer" not in screen.text
+        asked.set()
+        await screen.until("The agent does not answer")
+
+
 async def test_the_panel_waits_for_an_agent_that_is_not_there_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

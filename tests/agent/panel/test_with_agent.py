@@ -29,7 +29,9 @@ async def test_a_person_approves_and_stops_a_real_session(tmp_path: Path) -> Non
             seen = challenge.code((await w.challenge(session)).challenge)
             await until("code", words.spaced(seen))
             await until("advice", "Have the specialist read out the code.")
-            assert app.focused is app.query_one("#pin", PinInput)
+            async with asyncio.timeout(20):  # the cursor comes with the next frame
+                while app.focused is not app.query_one("#pin", PinInput):
+                    await pilot.pause(0.02)
             await pilot.press(*PIN, "enter")
             await w.reached(session, SessionState.ACTIVE)
             await until("title", "Alice is connected")

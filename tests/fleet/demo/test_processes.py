@@ -44,7 +44,9 @@ async def test_a_child_that_ends_is_started_anew(
     task = asyncio.create_task(keep(made))
     await log_of(made, "here\nhere\nhere")
     await cancelled(task)
-    assert "child ended with status 7; it starts anew" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "child ended with status 7: here\n" in said  # its last words
+    assert "starts anew" in said
 
 
 async def test_a_cancelled_child_ends_by_itself(tmp_path: Path) -> None:
