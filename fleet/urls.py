@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView
 from fleet.access.urls import api_urlpatterns as access_api
 from fleet.accounts.urls import api_urlpatterns as accounts_api
 from fleet.core import health
+from fleet.enrolment.urls import api_urlpatterns as enrolment_api
 from fleet.enrolment.views import enrol
 from fleet.inventory.urls import api_urlpatterns as inventory_api
 from fleet.jobs.urls import api_urlpatterns as jobs_api
@@ -16,6 +17,7 @@ from fleet.telemetry.urls import api_urlpatterns as telemetry_api
 api = [
     *accounts_api,
     *inventory_api,
+    *enrolment_api,
     *telemetry_api,
     *access_api,
     *jobs_api,

@@ -17,6 +17,8 @@ import pytest
 from django.test import Client
 
 from agent import enrolment
+from agent.wire.catalogue import EVENT_PRIORITY, EventCode, EventPhase
+from agent.wire.messages import Event as DeviceEvent
 from fleet.accounts.models import User
 from fleet.audit.models import Entry
 from fleet.core import clock
@@ -85,6 +87,13 @@ def _online(device: str) -> bool:
     return Device.objects.get(pk=device).online
 
 
+def _report(injector: Injector) -> None:
+    code = EventCode.FLOW_LIMITED
+    injector.agent.emit(
+        DeviceEvent, code=code, priority=EVENT_PRIORITY[code], phase=EventPhase.RAISED
+    )
+
+
 async def test_a_credential_is_renewed_and_the_old_one_has_had_its_day(
     here: Whole, tmp_path: Path
 ) -> None:
@@ -92,19 +101,21 @@ async def test_a_credential_is_renewed_and_the_old_one_has_had_its_day(
     injector = here.first
     old = Copy.of(injector, tmp_path / "old")
     before = injector.agent.identity
+    renewed = Credential.objects.filter(issued=Issued.RENEWAL, used_at__isnull=False)
     injector.days = 17
-    await until(lambda: Credential.objects.filter(issued=Issued.RENEWAL).exists(), WITHIN_S)
-    await until(
-        lambda: Credential.objects.filter(issued=Issued.RENEWAL, used_at__isnull=False).exists(),
-        WITHIN_S,
-    )
+    reported = 0
+    while not await in_thread(renewed.all().exists):  # across the change, and a little beyond
+        _report(injector)
+        reported += 1
+        await asyncio.sleep(0.05)
+        assert reported < WITHIN_S / 0.05
+    _report(injector)
     injector.days = 0
     after = injector.agent.identity
     assert after.key.public_key() != before.key.public_key()
     assert after.device == before.device
-    for fault in ("occlusion", "idle"):
-        await injector.command("simulate", fault=fault)
-    await until(lambda: Event.objects.filter(device=injector.id, code=103).exists(), WITHIN_S)
+    events = Event.objects.filter(device=injector.id, code=EventCode.FLOW_LIMITED)
+    await until(lambda: events.all().count() == reported + 1, WITHIN_S)
     for _ in range(scaled(20, at_least=3)):
         assert not await old.gets_in(here)
     await until(lambda: Alarm.objects.filter(kind=AlarmKind.SUPERSEDED).exists(), WITHIN_S)

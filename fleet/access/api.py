@@ -185,7 +185,7 @@ def _device(request: Request, data: dict[str, Any]) -> Device:
         return get_object_or_404(devices, pk=data["device"])
     if not data.get("serial"):
         raise Invalid(_("Name the injector: send “device” or “serial”."))
-    found = list(devices.filter(serial=data["serial"])[:2])
+    found = list(devices.filter(serial=data["serial"], retired_at=None)[:2])
     if len(found) > 1:
         raise Invalid(_("Several product lines have this serial number. Send “device” instead."))
     return found[0] if found else get_object_or_404(devices.none())

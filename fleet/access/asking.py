@@ -34,6 +34,8 @@ def message(
     now: datetime,
 ) -> AccessRequest:
     """The message, if every part of it is right. Raises Invalid, Conflict."""
+    if device.retired_at is not None:
+        raise Conflict(_("This injector is retired."))
     if not device.remote_enabled:
         raise Conflict(
             _(

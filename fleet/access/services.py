@@ -22,6 +22,7 @@ from fleet.accounts.permissions import Action, everywhere, require
 from fleet.audit import services as audit
 from fleet.core import ports
 from fleet.core.errors import Conflict, Invalid, NotAllowed, PortalError
+from fleet.inventory.departures import Departure
 from fleet.inventory.models import Device
 
 
@@ -230,6 +231,22 @@ def _end_reason(actor: User, session: Session) -> EndReason:
     raise NotAllowed(
         _("Only the specialist who asked, the hospital or an administrator can end this session.")
     )
+
+
+def leaving(device: Device, departure: Departure, actor: User, now: datetime) -> None:
+    """The device leaves its owner or its site: nobody goes on working on it."""
+    rows = Session.objects.select_related("device", "organisation")
+    for session in rows.filter(device=device, state__in=OPEN_STATES):
+        move(
+            session,
+            SessionState.ENDED,
+            actor=actor.username,
+            reason=SessionReason.ENDED_BY_PORTAL,
+            now=now,
+            ended_by=actor,
+            end_reason=EndReason.ENDED_BY_PORTAL.value,
+        )
+        outbound.send_end(session)
 
 
 def tick(now: datetime) -> None:

@@ -79,7 +79,7 @@ def close(device: Device, *, actor: User, now: datetime) -> int:
 
 
 def _hint(device: Device) -> None:
-    payload = {"kind": "event", "device": device.pk}
+    payload = {"kind": "event", "device": device.pk}  # as any news of what is wrong
     ports.hint(f"device.{device.pk}", payload)
     ports.hint(f"organisation.{device.organisation_id}", payload)
     ports.hint("fleet", payload)

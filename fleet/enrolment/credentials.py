@@ -23,6 +23,7 @@ from fleet.core import ports
 from fleet.enrolment import alarms, ca, metrics
 from fleet.enrolment.denylist import denied
 from fleet.enrolment.models import AlarmKind, Claim, Credential, Issued, Revoked
+from fleet.inventory.departures import Departure
 from fleet.inventory.models import Device
 
 REVOKED = "credential:revoke"
@@ -131,6 +132,19 @@ def revoke_all(
     transaction.on_commit(lambda: denied.add(revoked), robust=True)
     ports.kick(device.pk)
     return len(revoked)
+
+
+_BECAUSE = {
+    Departure.MOVED: Revoked.MOVED,
+    Departure.TRANSFERRED: Revoked.TRANSFERRED,
+    Departure.RETIRED: Revoked.RETIRED,
+}
+
+
+def leaving(device: Device, departure: Departure, actor: User, now: datetime) -> None:
+    """The device leaves: what let it in does so no more."""
+    revoke_all(device, actor=actor, because=_BECAUSE[departure], now=now)
+    alarms.close(device, actor=actor, now=now)
 
 
 def shown_in_vain(device: Device, now: datetime) -> None:

@@ -54,7 +54,7 @@ class DeviceDetailSerializer(DeviceSerializer):
     class Meta(DeviceSerializer.Meta):
         fields = [
             *DeviceSerializer.Meta.fields, "agent_version", "online_since", "access_server",
-            "services", "roster_version", "outbox_depth", "remote_enabled",
+            "services", "roster_version", "outbox_depth", "remote_enabled", "retired_at",
         ]  # fmt: skip
 
 
@@ -62,6 +62,14 @@ def visible(user: Any) -> QuerySet[Device]:
     """The devices that the user may see. Raises NotAllowed."""
     rows = Device.objects.select_related("site", "organisation")
     return restrict(rows, require(user, Action.DEVICE_VIEW), Action.DEVICE_VIEW)
+
+
+def visible_once(user: Any) -> QuerySet[Device]:
+    """The devices that the user's organisation has had at some time; only with rows of that time.
+    Raises NotAllowed."""
+    reader = require(user, Action.DEVICE_VIEW)
+    rows = Device.objects.select_related("site", "organisation")
+    return rows.filter(ownerships__organisation=reader.organisation_id)
 
 
 def _parameter(name: str, description: str, **fields: Any) -> OpenApiParameter:

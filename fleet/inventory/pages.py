@@ -11,8 +11,10 @@ from django.views.decorators.http import require_safe
 from agent.wire.catalogue import ClinicalState, Level
 from fleet.access.labels import LEVELS
 from fleet.access.selectors import sessions_for
+from fleet.accounts.models import User
 from fleet.accounts.permissions import Action, allowed, restrict
 from fleet.core import clock
+from fleet.enrolment import alarms, credentials
 from fleet.inventory.models import Device, ProductLine, Site
 from fleet.inventory.search import DeviceFilter, find
 from fleet.jobs.selectors import executions_for
@@ -64,10 +66,15 @@ def device(request: HttpRequest, device: str) -> HttpResponse:
     row = get_object_or_404(_visible(request), pk=device)
     may = {
         "watch": allowed(user, Action.DEVICE_WATCH),
-        "request": allowed(user, Action.ACCESS_REQUEST),
-        "job": allowed(user, Action.JOB_CREATE),
+        "request": allowed(user, Action.ACCESS_REQUEST) and row.retired_at is None,
+        "job": allowed(user, Action.JOB_CREATE) and row.retired_at is None,
     }
-    head = {"device": row, "conditions": conditions(user, row), "may": may}
+    head = {
+        "device": row,
+        "conditions": conditions(user, row),
+        "alarms": alarms.standing(user, row),
+        "may": may,
+    }
     for target in ("head", "wrong"):
         if is_partial(request, target):
             return render(request, f"inventory/device_{target}.html", head)
@@ -80,7 +87,13 @@ def device(request: HttpRequest, device: str) -> HttpResponse:
     if is_partial(request, "activity"):
         return render(request, "inventory/device_activity.html", activity)
     services = [(name, LEVELS[Level(level)]) for name, level in sorted(row.services.items())]
-    context = {**head, **activity, **_measures(row), "services": services}
+    context = {
+        **head,
+        **activity,
+        **_measures(user, row),
+        "services": services,
+        "certificate": credentials.current(row),
+    }
     return show(request, "inventory/device.html", context)
 
 
@@ -100,9 +113,10 @@ class Row:
     cells: list[tuple[str, float | None]]
 
 
-def _measures(device: Device) -> dict[str, Any]:
+def _measures(user: User, device: Device) -> dict[str, Any]:
     """Charts and readings by what the newest sample holds; the newest samples as a table."""
-    newest = list(Sample.objects.filter(device=device).order_by("-at")[:TABLE_ROWS])
+    rows = restrict(Sample.objects.filter(device=device), user, Action.DEVICE_VIEW)
+    newest = list(rows.order_by("-at")[:TABLE_ROWS])
     values = newest[0].values if newest else {}
     shown = charts.charts(values or charts.DEFAULT_METRICS)
     columns = [series for chart in shown for series in chart.series]

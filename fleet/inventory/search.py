@@ -81,8 +81,10 @@ def _check_site(site: str, user: User) -> None:
 def find(devices: QuerySet[Device], wanted: DeviceFilter) -> QuerySet[Device]:
     """Those of `devices` (already restricted to the reader) that are wanted.
 
-    Every word of `q` must be found in one of serial, room, asset number, site or city.
+    Every word of `q` must be found in one of serial, room, asset number, site or city. Those that
+    are retired are not found.
     """
+    devices = devices.filter(retired_at=None)
     for word in wanted.q.replace("\0", "").split()[:8]:
         match = Q()
         for field in _SEARCHED:

@@ -20,6 +20,7 @@ from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.errors import Conflict, Invalid, NotAllowed, NotFound
 from fleet.core.ids import new_hex32
+from fleet.inventory.departures import Departure
 from fleet.inventory.models import Device
 from fleet.jobs import outbound
 from fleet.jobs.ending import close, locked
@@ -89,6 +90,8 @@ def _check(actor: User, devices: list[Device], hours: int) -> None:
         raise Invalid(_("No injector was chosen. Choose at least one."))
     if len(devices) > MAX_DEVICES or len({device.pk for device in devices}) != len(devices):
         raise Invalid(_("Choose at most 1,000 injectors, each once."))
+    if any(device.retired_at is not None for device in devices):
+        raise Invalid(_("One of these injectors is retired. Leave it out."))
     if not 1 <= hours <= MAX_HOURS:
         raise Invalid(_("Diagnostics reach from 1 to 168 hours back. Choose another number."))
     if not everywhere(actor) and any(
@@ -148,6 +151,16 @@ def cancel(*, actor: User, execution: Execution, now: datetime) -> Execution:
             raise Conflict(_("It is over already: %(state)s.") % {"state": execution.state_label})
         close(execution, ExecutionState.CANCELLED, actor=actor.username, now=now)
     return execution
+
+
+def leaving(device: Device, departure: Departure, actor: User, now: datetime) -> None:
+    """The device leaves its owner or its site: what was to run on it does not."""
+    for pk in Execution.objects.filter(device=device, state__in=OPEN_STATES).values_list(
+        "pk", flat=True
+    ):
+        execution = locked(pk)
+        if execution is not None and not execution.over:
+            close(execution, ExecutionState.CANCELLED, actor=actor.username, now=now)
 
 
 def tick(now: datetime) -> None:

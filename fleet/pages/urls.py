@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, path
 from fleet.access import pages as access
 from fleet.accounts import pages as accounts
 from fleet.audit import pages as audit
+from fleet.enrolment import pages as enrolment
 from fleet.inventory import pages as inventory
 from fleet.jobs import pages as jobs
 from fleet.telemetry import pages as telemetry
@@ -14,6 +15,11 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("devices/", inventory.devices, name="devices"),
     path("devices/<str:device>/", inventory.device, name="device"),
     path("devices/<str:device>/samples/", inventory.device_samples, name="device-samples"),
+    path("devices/<str:device>/identity/", enrolment.identity, name="device-identity"),
+    path("devices/<str:device>/revoke/", enrolment.revoke, name="device-revoke"),
+    path("devices/<str:device>/acknowledge/", enrolment.acknowledge, name="device-acknowledge"),
+    path("devices/<str:device>/move/", enrolment.move, name="device-move"),
+    path("devices/<str:device>/retire/", enrolment.retire, name="device-retire"),
     path("devices/<str:device>/request/", access.request_access, name="access-request"),
     path("access/", access.sessions, name="sessions"),
     path("access/<str:session>/", access.session, name="session"),

@@ -7,7 +7,7 @@ from rest_framework import generics, serializers
 
 from agent.wire.catalogue import EventPhase, EventPriority
 from fleet.accounts.permissions import Action, require
-from fleet.inventory.api import visible
+from fleet.inventory.api import visible, visible_once
 from fleet.telemetry import selectors
 from fleet.telemetry.models import Event
 
@@ -32,5 +32,7 @@ class DeviceEvents(generics.ListAPIView[Event]):
 
     def get_queryset(self) -> QuerySet[Event]:
         user = require(self.request.user, Action.EVENT_VIEW)
-        device = get_object_or_404(visible(user), pk=self.kwargs["device"])
+        # A former owner, too, reads what happened while the device was theirs, and no more.
+        rows = visible(user) | visible_once(user)
+        device = get_object_or_404(rows.distinct(), pk=self.kwargs["device"])
         return selectors.events(user, device)

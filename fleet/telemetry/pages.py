@@ -21,7 +21,9 @@ _ORDER = [EventPriority.HIGH, EventPriority.MEDIUM, EventPriority.LOW, EventPrio
 def now(request: HttpRequest) -> HttpResponse:
     user = person(request)
     devices = restrict(
-        Device.objects.select_related("site", "product_line"), user, Action.DEVICE_VIEW
+        Device.objects.select_related("site", "product_line").filter(retired_at=None),
+        user,
+        Action.DEVICE_VIEW,
     )
     counts = devices.aggregate(total=Count("pk"), online=Count("pk", filter=Q(online=True)))
     sessions = list(open_sessions_for(user)[:MAX_ROWS])

@@ -70,6 +70,14 @@ def _utc_text(utc: datetime, form: str) -> str:
 
 
 @register.filter
+def place(row: Any) -> str:
+    """The site of a row's device, unless the device has another owner since: then it is not for
+    those who read this row, and the row keeps no other."""
+    device = row.device
+    return device.site.name if device.organisation_id == row.organisation_id else ""
+
+
+@register.filter
 def number(value: float | None, digits: int = 0) -> str:
     """A number in the reader's language; a dash for none."""
     if value is None:

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from fleet.core import clock
 from fleet.enrolment import ca
 from fleet.enrolment.models import Claim
-from fleet.inventory.models import ProductLine, Site
+from fleet.inventory.models import Device, ProductLine, Site
 
 TRUST = bytes(range(32))
 
@@ -66,3 +66,17 @@ def test_what_is_missing_is_named(
     with pytest.raises(CommandError, match="product line"):
         _run(tmp_path, trust_key)
     assert not Claim.objects.exists()
+
+
+def test_again_for_one_that_is_enrolled(tmp_path: Path, trust_key: Path, device: Device) -> None:
+    ca.init(now=clock.now())
+    output = tmp_path / "provision.json"
+    common = ["--product-line", "ct-dual", "--trust-key", str(trust_key), "-o", str(output)]
+    call_command("claim", device.serial, "--again", *common)
+    claim = Claim.objects.get()
+    assert (claim.device, claim.site) == (device, device.site)
+    assert json.loads(output.read_text())["serial"] == device.serial
+    with pytest.raises(CommandError, match="not enrolled"):
+        call_command("claim", "SN-NOBODY", "--again", *common)
+    with pytest.raises(CommandError, match="--again"):
+        call_command("claim", device.serial, "--site", "Main", *common)

@@ -21,7 +21,7 @@ from tests.fleet.routes import ROUTES, fill
 
 # Not pages: for programs, or answering to POST alone.
 _SKIPPED = re.compile(
-    r"^(-/|metrics|enrol|api/|sign-out|language)|/(end|cancel|bundle|verify|revoke|samples|tokens)/$"
+    r"^(-/|metrics|enrol|api/|sign-out|language)|/(end|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens)/$"
 )
 PAGES = [route for route in ROUTES if not _SKIPPED.search(route)]
 _INLINE_HANDLER = re.compile(r"^on[a-z]+$")

@@ -1,4 +1,8 @@
-"""manage.py claim SERIAL: a provisioning bundle for one injector, placed at manufacture."""
+"""manage.py claim SERIAL: a provisioning bundle for one injector, placed at manufacture.
+
+With --again, for an injector that is enrolled and must come back with a new key: it was revoked,
+moved, or its key may be in other hands. It keeps its id and its history.
+"""
 
 import base64
 import json
@@ -14,7 +18,7 @@ from fleet.core import clock
 from fleet.core.commands import plain_errors
 from fleet.core.files import write_private
 from fleet.enrolment import ca, selectors, services
-from fleet.inventory.models import ProductLine, Site
+from fleet.inventory.models import Device, ProductLine, Site
 
 
 class Command(BaseCommand):
@@ -23,7 +27,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("serial")
         parser.add_argument("--product-line", required=True, choices=list(ProductLineCode))
-        parser.add_argument("--site", required=True, help="id of the site, or its exact name")
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--site", help="id of the site, or its exact name")
+        where.add_argument(
+            "--again", action="store_true", help="it is enrolled: let it come back with a new key"
+        )
         parser.add_argument("--asset-number", default="")
         parser.add_argument("--room", default="")
         parser.add_argument(
@@ -37,14 +45,7 @@ class Command(BaseCommand):
         trust_key = _trust_key(options["trust_key"] or ca.offline_folder() / "trust.pub")
         with plain_errors():
             ca.pem("server-ca")  # before a claim is made that no bundle could carry
-            secret = services.create_claim(
-                serial=options["serial"],
-                product_line=_line(options["product_line"]),
-                site=_site(options["site"]),
-                asset_number=options["asset_number"],
-                room=options["room"],
-                now=clock.now(),
-            )
+            secret = _again(options) if options["again"] else _first(options)
             bundle = selectors.provisioning_bundle(
                 serial=options["serial"],
                 product_line=options["product_line"],
@@ -53,6 +54,29 @@ class Command(BaseCommand):
             )
         write_private(options["output"], json.dumps(bundle, indent=2).encode() + b"\n")
         self.stdout.write(str(options["output"]))
+
+
+def _first(options: dict[str, Any]) -> str:
+    return services.create_claim(
+        serial=options["serial"],
+        product_line=_line(options["product_line"]),
+        site=_site(options["site"]),
+        asset_number=options["asset_number"],
+        room=options["room"],
+        now=clock.now(),
+    )
+
+
+def _again(options: dict[str, Any]) -> str:
+    device = Device.objects.filter(
+        serial=options["serial"], product_line=options["product_line"], retired_at=None
+    ).first()
+    if device is None:
+        raise CommandError(
+            _("%(serial)s is not enrolled. Make its first claim with --site.")
+            % {"serial": options["serial"]}
+        )
+    return services.create_claim_again(device=device, now=clock.now())
 
 
 def _line(code: str) -> ProductLine:
