@@ -22,12 +22,13 @@ import pytest
 
 from tests import sessions
 from tests.demo import ROOT, Demo, until
+from tests.faults._fleet import START_S, ended, made_by, waiting
 from tests.scale import SCALE
 from tests.servers import AccessServer
-from tests.test_storm import DRAIN_S, START_S, _ended, _made, _none, _waiting
 
 RATE = 200
 BACK_S = 15.0  # the contract's bound
+DRAIN_S = 90.0
 ROUNDS = 6 if SCALE >= 1 else 2
 
 
@@ -44,7 +45,7 @@ class Fleet:
     @contextlib.contextmanager
     def portal(self) -> Iterator["subprocess.Popen[bytes]"]:
         """The portal without a gate of its own, linked to both; killed at the end."""
-        with _ended(self.demo.begin_server("--only", "web")) as process:
+        with ended(self.demo.begin_server("--only", "web")) as process:
             until(lambda: self.linked() == {"east", "west"}, START_S)
             yield process
 
@@ -117,13 +118,13 @@ def _sockets(process: "subprocess.Popen[bytes]") -> set[tuple[int, int]]:
 @contextlib.contextmanager
 def _storm(fleet: Fleet, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "tests.storm", str(RATE), *map(str, fleet.states.values())]
-    with log.open("wb") as file, _ended(subprocess.Popen(command, cwd=ROOT, stderr=file)) as storm:
+    with log.open("wb") as file, ended(subprocess.Popen(command, cwd=ROOT, stderr=file)) as storm:
         yield storm
 
 
 @pytest.mark.timeout(600)
 def test_an_access_server_is_killed_while_events_flow(fleet: Fleet, tmp_path: Path) -> None:
-    began = {state: len(_made(state)) for state in fleet.states.values()}
+    began = {state: len(made_by(state)) for state in fleet.states.values()}
     with _storm(fleet, tmp_path / "storm.log") as storm:
         with fleet.portal():
             until(lambda: fleet.on() == {"east": 12}, 30)
@@ -143,7 +144,7 @@ def test_an_access_server_is_killed_while_events_flow(fleet: Fleet, tmp_path: Pa
             assert _sockets(storm) == before
             time.sleep(2)
             storm.send_signal(signal.SIGUSR1)
-            until(lambda: not any(map(_waiting, fleet.states.values())), DRAIN_S, 0.5)
+            until(lambda: not any(map(waiting, fleet.states.values())), DRAIN_S, 0.5)
             storm.terminate()
             assert storm.wait(15) == 0
     _compare(fleet, began)
@@ -159,7 +160,7 @@ def test_an_open_stream_goes_on_at_the_next_access_server(fleet: Fleet, tmp_path
     log = (tmp_path / "agent.log").open("wb")
     with (
         log,
-        _ended(subprocess.Popen(command, stderr=log)),
+        ended(subprocess.Popen(command, stderr=log)),
         fleet.portal(),
         sessions.echo(device["services"]["web"]),
     ):
@@ -191,13 +192,13 @@ def _exchange(stream: socket.socket, data: bytes) -> None:
 
 def _compare(fleet: Fleet, began: dict[Path, int]) -> None:
     """Every event that an injector made is in the database once, and nothing else is."""
-    made = {device: _made(state) for device, state in fleet.states.items()}
+    made = {device: made_by(state) for device, state in fleet.states.items()}
     rows = fleet._rows("SELECT device_id, outbox, seq FROM telemetry_event")
     [(refused,)] = fleet._rows("SELECT COUNT(*) FROM mqtt_decision WHERE reason <> ''")
     kept = {d: {(o, s) for device, o, s in rows if device == d} for d in fleet.states}
-    lost = {device: sorted(made[device] - kept[device]) for device in made}
-    extra = {device: sorted(kept[device] - made[device]) for device in made}
-    assert (_none(lost), _none(extra)) == ({}, {})
+    lost = {d: found for d in made if (found := sorted(made[d] - kept[d]))}
+    extra = {d: found for d in made if (found := sorted(kept[d] - made[d]))}
+    assert (lost, extra) == ({}, {})
     assert len(rows) == sum(map(len, made.values()))
     assert refused == 0
     assert len(rows) - sum(began.values()) > RATE * 10
