@@ -8,6 +8,7 @@ from fleet.audit import pages as audit
 from fleet.enrolment import pages as enrolment
 from fleet.inventory import pages as inventory
 from fleet.jobs import pages as jobs
+from fleet.servers import pages as servers
 from fleet.telemetry import pages as telemetry
 
 page_urlpatterns: list[URLPattern | URLResolver] = [
@@ -32,6 +33,14 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("executions/<str:execution>/bundle/", jobs.bundle, name="bundle"),
     path("audit/", audit.audit, name="audit"),
     path("audit/verify/", audit.audit_verify, name="audit-verify"),
+    path("servers/", servers.servers, name="servers"),
+    path("servers/new/", servers.server_new, name="server-new"),
+    path("servers/<str:name>/", servers.server, name="server"),
+    path("servers/<str:name>/use/", servers.server_use, name="server-use"),
+    path("servers/<str:name>/retire/", servers.server_retire, name="server-retire"),
+    path("allow-list/", servers.allow_list, name="allow-list"),
+    path("allow-list.json", servers.allow_list_json, name="allow-list-json"),
+    path("allow-list.txt", servers.allow_list_text, name="allow-list-text"),
     path("account/", accounts.account, name="account"),
     path("account/tokens/", accounts.token_new, name="token-new"),
     path("account/tokens/<int:token>/revoke/", accounts.token_revoke, name="token-revoke"),

@@ -33,6 +33,7 @@ from fleet.inventory.models import Device, Ownership, ProductLine, Site
 from fleet.jobs import services as jobs
 from fleet.jobs.models import Execution
 from fleet.jobs.transitions import move
+from fleet.servers.models import AccessServer
 from fleet.telemetry.models import Condition, Event, Sample
 from tests.fleet.access.injector import Injector
 
@@ -83,6 +84,7 @@ class Seed:
         self._wrong()
         self._sessions()
         self._jobs()
+        self._servers()
 
     # --- who and where ------------------------------------------------------------------------
 
@@ -330,6 +332,25 @@ class Seed:
             at += timedelta(seconds=9)
         if state is not ExecutionState.RUNNING:
             move(execution, state, actor=actor, now=at, reason=reason, **more)
+
+    # --- where injectors connect --------------------------------------------------------------
+
+    def _servers(self) -> None:
+        today = self.now.date()
+        for position, (name, place, begins, trouble, devices) in enumerate(
+            (
+                ("halifax", "Halifax, Canada", -200, "", 14),
+                ("toronto", "Toronto, Canada", -200, "unreachable", 0),
+                ("montreal", "Montréal, Canada", 30, "not_yet", 0),
+            )
+        ):
+            AccessServer.objects.create(
+                name=name, host=f"{name}.access.northfield.example", position=10 * (position + 1),
+                address=f"192.0.2.{position + 10}", place=place, region="ca",
+                link=f"10.77.0.{position + 1}:8883", listed_on=today + timedelta(days=begins),
+                created_at=self.now, linked=not trouble, trouble=trouble, devices=devices,
+                last_seen_at=self.now if not trouble else None,
+            )  # fmt: skip
 
 
 def make(data: Path) -> Seed:

@@ -16,9 +16,9 @@ LINKS = ["tel:+18005550142", "tel:+18005550143", "mailto:security@patency.exampl
 
 
 def links(page: Any) -> list[str | None]:
-    """Where the foot leads."""
+    """Where the contacts in the foot lead."""
     tags = [tag for tag, _attributes in page.elements]
-    foot = page.elements[tags.index("footer") :]
+    foot = page.elements[tags.index("address", tags.index("footer")) :]
     return [attributes["href"] for tag, attributes in foot if tag == "a"]
 
 

@@ -16,19 +16,25 @@ from fleet.accounts.models import User
 from fleet.core import clock
 from fleet.inventory.models import Device
 from fleet.jobs.models import Execution
+from fleet.servers import services
 from fleet.telemetry.models import Condition, Event, Sample
 from tests.fleet.routes import ROUTES, fill
+from tests.fleet.servers.making import add
 
 # Not pages: for programs, or answering to POST alone.
 _SKIPPED = re.compile(
-    r"^(-/|metrics|enrol|api/|sign-out|language)|/(end|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens)/$"
+    r"^(-/|metrics|enrol|api/|sign-out|language)|\.(json|txt)$"
+    r"|/(end|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
 )
 PAGES = [route for route in ROUTES if not _SKIPPED.search(route)]
+PUBLIC = ("sign-in/", "allow-list/")
 _INLINE_HANDLER = re.compile(r"^on[a-z]+$")
 
 
 @pytest.fixture
-def paths(device: Device, reach: Callable[..., Session], execution: Execution) -> dict[str, str]:
+def paths(
+    device: Device, reach: Callable[..., Session], execution: Execution, administrator: User
+) -> dict[str, str]:
     now = clock.now()
     common: dict[str, Any] = {"device": device, "organisation": device.organisation}
     values = {"pressure_kpa_a": 312.0, "pressure_limit_kpa": 2068.0, "heater_duty": 0.4}
@@ -39,7 +45,10 @@ def paths(device: Device, reach: Callable[..., Session], execution: Execution) -
     )  # fmt: skip
     Condition.objects.create(**common, code=103, priority="M", raised_at=now)
     session = reach(SessionState.ACTIVE)
-    ids = {"device": device.pk, "session": session.pk, "job": execution.job_id}
+    add(administrator, "east", listed_on=services.earliest(now.date()))
+    ids = {
+        "device": device.pk, "session": session.pk, "job": execution.job_id, "server": "east",
+    }  # fmt: skip
     return {route: fill(route, {n: ids[k] for n, k in ROUTES[route][1].items()}) for route in PAGES}
 
 
@@ -50,14 +59,16 @@ def test_a_page_is_whole_and_safe(
     language: str,
     paths: dict[str, str],
     owner: User,
+    administrator: User,
     browser: Callable[[User], Client],
     read: Callable[[Any], Any],
 ) -> None:
     """R-ASR-4 (language); THREATS (strict content security policy)."""
-    owner.language = language
-    owner.save()
-    client = browser(owner)
-    if route == "sign-in/":
+    reader = administrator if route.startswith("servers/") else owner
+    reader.language = language
+    reader.save()
+    client = browser(reader)
+    if route in PUBLIC:
         client = Client(headers={"accept-language": language})
     response = client.get(paths[route])
     assert response.status_code == 200
@@ -98,11 +109,11 @@ def test_a_page_is_whole_and_safe(
         if attributes.get("tabindex") == "0":
             assert attributes.get("role") == "region"
             assert attributes.get("aria-label") or attributes.get("aria-labelledby")
-    if route != "sign-in/":
+    if route not in PUBLIC:
         assert "no-store" in response.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("route", [route for route in PAGES if route != "sign-in/"])
+@pytest.mark.parametrize("route", [route for route in PAGES if route not in PUBLIC])
 def test_who_is_not_signed_in_is_asked_to(route: str, paths: dict[str, str]) -> None:
     response = Client().get(paths[route])
     assert response.status_code == 302
@@ -114,5 +125,6 @@ def test_the_hospital_reads_its_pages(
 ) -> None:
     """The member sees what is theirs, and not what only the vendor does."""
     hidden = {"jobs/new/": 403, "devices/<str:device>/request/": 404}
+    hidden |= dict.fromkeys(("servers/", "servers/new/", "servers/<str:name>/"), 403)
     for route, path in paths.items():
         assert browser(member).get(path).status_code == hidden.get(route, 200), route
