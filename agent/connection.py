@@ -75,6 +75,7 @@ class Connection:
         self._timing = timing or core.Timing()
         self._core = Core(device=identity.device, servers=len(self._dial_list), timing=self._timing)
         self._link = Link(identity.device, self, owner.next_frame)
+        self._link.cap(self._settings.up_bytes_s)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         outbox.on_committed = self._committed
@@ -142,6 +143,7 @@ class Connection:
     def use(self, settings: Settings) -> None:
         """Go by these from now on; another proxy is tried at once."""
         before, self._settings = self._settings, settings
+        self._link.cap(settings.up_bytes_s)
         if before.proxy != settings.proxy and self._core.phase is not Phase.IDLE:
             now = self._clock.now()
             self._do(self._core.reconnect(now, "settings changed") + self._core.hurry(now))
@@ -249,7 +251,7 @@ class Connection:
         match effect:
             case effects.SendEntry(entry):
                 topic = topics.up(self._identity.device, entry.type, entry.version)
-                self._link.publish(topic, entry.payload, entry.seq)
+                self._link.publish(topic, entry.payload, entry.seq, may_wait=True)
             case effects.Acknowledge(seq):
                 self._outbox.acknowledge(seq)
             case effects.DeliverFrame(frame):
@@ -261,7 +263,8 @@ class Connection:
             case effects.SendHeartbeat(rtt_ms):
                 self._publish(self._owner.heartbeat(rtt_ms), None)
             case effects.SendLive():
-                self._publish(self._owner.live(), None)
+                if self._link.spare:
+                    self._publish(self._owner.live(), None)
             case effects.Fetch(connection, after, limit):
                 self._fetch(connection, after, limit)
             case effects.Rewind(high):

@@ -10,7 +10,8 @@ that queue is empty, so at most one lies before the next message, and the kernel
 little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken. How much of the streams may
 be anywhere between here and the gate is the pacer's to say (agent.wire.pacer); its marks are
 PINGREQs, whose answers come in the order of everything that was sent (R-CON-4). The core's own
-pings are marks as well.
+pings are marks as well. A cap that the site set (agent.network.valve) stands before both: the
+outbox's messages wait for it, frames as well, and everything else is only counted.
 
 `Client` uses four private names of paho-mqtt (`_create_socket`, `_sock_close`, `_send_pingreq`,
 `_handle_pingresp`); its version is pinned and tests cover each.
@@ -33,6 +34,7 @@ from agent.network import words
 from agent.network.findings import Failure, Observation, classify
 from agent.network.journey import Ready
 from agent.network.route import Route, Stage
+from agent.network.valve import Valve
 from agent.wire import topics
 from agent.wire.messages import MAX_PAYLOAD
 from agent.wire.pacer import Pacer, Turn
@@ -135,6 +137,7 @@ class Link:
         self._streaming = False
         self._pacer = Pacer()
         self._pings: deque[bool] = deque()  # unanswered, oldest first; true: the core's own
+        self._valve = Valve(self._loop, self._send, self.frames_ready)
 
     # --- what the core asks for ------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class Link:
         client, self._client = self._client, None
         self._streaming = False
         self._tokens.clear()
+        self._valve.clear()
         if client is not None:
             # Later, as this may be called from inside one of paho's callbacks.
             self._loop.call_soon(client.drop)
@@ -183,14 +187,37 @@ class Link:
         if self._client is not None:
             self._client.subscribe(topic_filter, qos=0)
 
-    def publish(self, topic: str, payload: bytes, token: Token | None = None) -> None:
-        """At QoS 1 with a token, which `acknowledged` gives back; at QoS 0 without."""
+    def publish(
+        self, topic: str, payload: bytes, token: Token | None = None, *, may_wait: bool = False
+    ) -> None:
+        """At QoS 1 with a token, which `acknowledged` gives back; at QoS 0 without.
+
+        With `may_wait` it leaves once the site's cap lets it, behind those that wait already.
+        """
+        if self._client is None:
+            return
+        if may_wait:
+            self._valve.offer(topic, payload, token)
+        else:
+            self._send(topic, payload, token)
+
+    def _send(self, topic: str, payload: bytes, token: Token | None) -> None:
         client = self._client
         if client is None:
             return
         info = client.publish(topic, payload, qos=0 if token is None else 1)
+        self._valve.spent(len(payload))
         if token is not None:
             self._tokens[info.mid] = token
+
+    def cap(self, rate: int | None) -> None:
+        """Send at most so many bytes a second from now on; None lifts the cap."""
+        self._valve.set(rate)
+
+    @property
+    def spare(self) -> bool:
+        """Whether the cap leaves room for what nobody misses."""
+        return self._valve.turn is Turn.BULK
 
     def ping(self) -> None:
         if self._client is not None:
@@ -349,10 +376,14 @@ class Link:
         if not self._streaming:
             return False
         pacer = self._pacer
-        frame = self._next_frame(pacer.turn, pacer.frame)
+        turn = min(pacer.turn, self._valve.turn)
+        frame = self._next_frame(turn, min(pacer.frame, self._valve.frame))
         if frame is None:
+            if turn < pacer.turn:  # something may wait for the cap
+                self._valve.later()
             return False
         client.publish(self._up_stream, frame, qos=0)
+        self._valve.spent(len(frame))
         pacer.sent(self._loop.time(), len(frame))
         if pacer.mark_due:
             self._mark(client)

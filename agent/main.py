@@ -29,7 +29,7 @@ import msgspec
 
 from agent import answers, control, i18n, logs, posix
 from agent.drivers import Fault
-from agent.errors import AgentError, NotRunning, StateError
+from agent.errors import AgentError, StateError
 from agent.i18n import _
 
 if TYPE_CHECKING:
@@ -274,11 +274,25 @@ def proxy(state: Path, address: str | None, user: str | None) -> dict[str, Any]:
     first line of standard input where that is no terminal.
     """
     if address is None:
-        return _network(state, {})
+        return _site(state, {})
     change: dict[str, Any] = {"proxy": None if address == "off" else address}
     if user is not None:
         change |= {"user": user, "password": _secret(_("Password of the proxy"))}
-    return _network(state, change)
+    return _site(state, change)
+
+
+@main.command()
+@click.argument("rate", required=False, metavar="[BYTES_PER_SECOND|off]")
+@_state
+@_output
+@_command
+def bandwidth(state: Path, rate: str | None) -> dict[str, Any]:
+    """Show, set or lift the cap on what this injector sends. Works without the agent, too."""
+    if rate is None:
+        return _site(state, {})
+    if rate != "off" and not rate.isdecimal():
+        raise StateError(_("A cap is a number of bytes a second, or off."))
+    return _site(state, {"up_bytes_s": None if rate == "off" else int(rate)})
 
 
 @main.command()
@@ -323,18 +337,10 @@ def _keep(path: Path, text: str) -> None:
         ) from error
 
 
-def _network(state: Path, change: dict[str, Any]) -> dict[str, Any]:
-    """Through the agent where one runs, so that it goes by it at once; else in its file."""
-    from agent.network import settings
+def _site(state: Path, change: dict[str, Any]) -> dict[str, Any]:
+    from agent.network import site
 
-    try:
-        return control.call(state, "network-set" if change else "network", **change)
-    except NotRunning:
-        posix.check_private_dir(state)
-        new = settings.changed(settings.load(state), change)
-        if change:
-            settings.save(state, new)
-        return new.shown()
+    return site.change(state, change)
 
 
 def _secret(prompt: str) -> str:

@@ -4,12 +4,13 @@ network        {}                                  what is set; the password is 
 network-set    {proxy?, user?, password?, up_bytes_s?}   what is named is set, null clears it
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent import control, posix
 from agent.control import Args, Control
-from agent.errors import ControlError, StateError
+from agent.errors import ControlError, NotRunning, StateError
 from agent.network import settings
 from agent.network.settings import Settings
 
@@ -36,4 +37,20 @@ class Site:
             raise ControlError("network", str(error)) from error
         self.settings = new
         self._changed()
+        return new.shown()
+
+
+def change(state: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Set what is named, if anything, and give what is set then; for the command line.
+
+    Through the agent where one runs, so that it goes by it at once; else in its file. Raises
+    StateError, ControlError.
+    """
+    try:
+        return control.call(state, "network-set" if wanted else "network", **wanted)
+    except NotRunning:
+        posix.check_private_dir(state)
+        new = settings.changed(settings.load(state), wanted)
+        if wanted:
+            settings.save(state, new)
         return new.shown()

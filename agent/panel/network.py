@@ -1,4 +1,4 @@
-"""The site's network at the panel: its proxy, and what the doctor finds (R-CON-2, R-CON-7).
+"""The site's network at the panel: proxy and cap, and what the doctor finds (R-CON-2, R-CON-7).
 
 What a person sets goes to the agent like any other command. The doctor looks from this program,
 with the agent running or not, and what it finds is shown here and kept nowhere.
@@ -21,6 +21,8 @@ from agent.i18n import _
 from agent.network import settings
 from agent.panel import client
 from agent.panel.widgets import Text, literal
+
+KILO = 1000
 
 
 class Network(ModalScreen[None]):
@@ -63,6 +65,11 @@ class Network(ModalScreen[None]):
                 "password",
                 _("Password"),
                 {"placeholder": kept, "password": True, "max_length": 128},
+            ),
+            (
+                "cap",
+                _("Send at most"),
+                {"placeholder": _("kB/s; empty: no cap"), "restrict": "[0-9]*", "max_length": 7},
             ),
         ]
 
@@ -114,9 +121,9 @@ class Network(ModalScreen[None]):
 
     def _change(self) -> dict[str, Any]:
         """Raises StateError before anything is sent: the address is the likely mistake."""
-        proxy, user, password = (
+        proxy, user, password, cap = (
             self.query_one(f"#{name}", Input).value.strip()
-            for name in ("proxy", "user", "password")
+            for name in ("proxy", "user", "password", "cap")
         )
         if proxy:
             settings.address(proxy)
@@ -126,13 +133,16 @@ class Network(ModalScreen[None]):
             "proxy": proxy or None,
             "user": user or None,
             "password": password or None,
+            "up_bytes_s": int(cap) * KILO if cap else None,
         }
 
     def _show(self, shown: dict[str, Any]) -> None:
+        cap = shown.get("up_bytes_s")
         values = {
             "proxy": shown.get("proxy") or "",
             "user": shown.get("proxy_user") or "",
             "password": "",
+            "cap": str(cap // KILO) if cap else "",
         }
         for name, value in values.items():
             self.query_one(f"#{name}", Input).value = value

@@ -358,6 +358,17 @@ def test_a_proxy_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert not (state / "network.json").exists()
 
 
+def test_the_cap_is_set_shown_and_lifted(tmp_path: Path) -> None:
+    state = enrolled(tmp_path, AUTHORITY, 1)
+    status, output = invoke("bandwidth", "64000", "--state", state, "-o", "json")
+    assert (status, json.loads(output)["up_bytes_s"]) == (0, 64_000)
+    assert json.loads(invoke("bandwidth", "--state", state, "-o", "json")[1])["up_bytes_s"] == 64000
+    assert invoke("bandwidth", "off", "--state", state)[0] == 0
+    assert json.loads((state / "network.json").read_bytes())["up_bytes_s"] is None
+    for wrong in ("fast", "-1", "10"):
+        assert invoke("bandwidth", "--state", state, "--", wrong)[0] == 2
+
+
 async def test_beside_an_agent_the_proxy_is_set_through_it(tmp_path: Path) -> None:
     async with portal(tmp_path / "gate", AUTHORITY) as served, HttpProxy().serving() as port:
         state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)

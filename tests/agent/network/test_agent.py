@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from agent import control, core, enrolment
 from agent.errors import ControlError, NetworkError
 from agent.network import settings
+from agent.network.pace import BURST_S, OVERHEAD
 from agent.wire import messages, topics
-from agent.wire.messages import Audit, Event, Hello
+from agent.wire.messages import Audit, Event, Heartbeat, Hello
+from agent.wire.pacer import Turn
 from tests.agent.network.relays import Firewall, Forgetful, HttpProxy, intercepting
 from tests.agent.support import DEVICE, EnrolmentServer, Portal, enrolled, portal, provision
 from tests.agent.test_runtime import Running, until
@@ -211,3 +214,58 @@ async def test_a_firewall_that_forgets_silent_connections_makes_the_pings_closer
                 await asyncio.sleep(2.0)
                 assert firewall.forgot == forgot
                 assert running.agent.online
+
+
+# --- the site's cap ------------------------------------------------------------------------------
+
+
+async def test_a_cap_holds_for_bulk_and_outbox_and_lets_heartbeats_pass(tmp_path: Path) -> None:
+    """R-CON-4: under a cap that bulk would fill for minutes, signs of life come as ever."""
+    rate, for_s = 24_000, 4.0
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        settings.save(state, settings.Settings(up_bytes_s=rate))
+        async with Running(state) as running:
+            await served.until(lambda: served.of(Heartbeat))
+            loop = asyncio.get_running_loop()
+            running.agent.stream_source(
+                lambda turn, most: bytes(most) if turn is Turn.BULK else None
+            )
+            began, beats = loop.time(), len(served.of(Heartbeat))
+            came = [began]
+            running.agent.frames_ready()
+            for _each in range(20):
+                running.event()
+            while loop.time() - began < for_s:
+                if len(served.of(Heartbeat)) > beats:
+                    beats = len(served.of(Heartbeat))
+                    came.append(loop.time())
+                await asyncio.sleep(0.01)
+            sent = sum(map(len, served.frames))
+            assert sent < rate * (for_s + 1.5)
+            assert sent > rate * for_s / 3  # and the cap is used
+            assert max(b - a for a, b in pairwise(came)) < 1.0  # one each 0.3 s
+            await served.until(lambda: len(served.of(Event)) == 20)
+            frames = len(served.frames)
+            await asyncio.to_thread(control.call, state, "network-set", up_bytes_s=None)
+            await served.until(lambda: len(served.frames) > frames + 50)
+            running.agent.stream_source(lambda turn, most: None)
+
+
+async def test_a_backlog_drains_at_the_cap_in_order_and_nothing_is_lost(tmp_path: Path) -> None:
+    rate = 8_000
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        settings.save(state, settings.Settings(up_bytes_s=rate))
+        async with Running(state) as running:
+            await served.until(lambda: served.of(Hello))
+            began = asyncio.get_running_loop().time()
+            for _each in range(80):
+                running.event()
+            await served.until(lambda: len(served.of(Event)) == 80, 30)
+            took = asyncio.get_running_loop().time() - began
+        events = served.of(Event)
+        size = sum(len(messages.encode(event)) + OVERHEAD for event in events)
+        assert took > size / rate - 2 * BURST_S
+        assert [event.seq for event in events] == sorted(event.seq for event in events)
+        assert served.repeated == 0

@@ -1,4 +1,4 @@
-"""Proxy and the doctor at the panel, by keys alone (R-CON-2, R-CON-7, R-ASR-4)."""
+"""Proxy, cap and the doctor at the panel, by keys alone (R-CON-2, R-CON-7, R-ASR-4)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,10 +67,11 @@ async def until_field(screen: Screen, name: str, value: str) -> None:
 
 async def test_emptying_the_fields_does_without(tmp_path: Path) -> None:
     async with network(tmp_path) as (screen, state, _told):
-        await screen.press(*"p.example:1", "f2")
+        await screen.press(*"p.example:1", "tab", "tab", "tab", *"64", "f2")
         await screen.until("Saved.")
-        assert settings.load(state).proxy is not None
-        field(screen, "proxy").value = ""
+        assert settings.load(state).up_bytes_s == 64_000
+        for name in ("proxy", "cap"):
+            field(screen, name).value = ""
         await screen.press("f2")
         await until_settings(screen, state)
 
@@ -88,7 +89,7 @@ async def until_settings(screen: Screen, state: Path) -> None:
     [
         (("proxy", "f2"), "HOST:PORT"),
         (("tab", "u", "f2"), "host and port first"),
-        ((":", "0", "f2"), "HOST:PORT"),
+        (("tab", "tab", "tab", "1", "f2"), "cannot be set"),
     ],
 )
 async def test_what_cannot_be_set_is_said_and_not_kept(
@@ -124,7 +125,7 @@ async def test_the_doctor_without_a_bundle_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("language", ["en", "fr_CA"])
 async def test_on_a_small_screen_everything_is_in_reach(tmp_path: Path, language: str) -> None:
     async with network(tmp_path, language, SMALL) as (screen, _state, _told):
-        for name in ("proxy", "user", "password", "network-save", "network-check"):
+        for name in ("proxy", "user", "password", "cap", "network-save", "network-check"):
             assert screen.fits(name), name
         for name in ("network-leave", "network-save", "network-check"):
             button = screen.button(name)
