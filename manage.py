@@ -2,7 +2,9 @@
 """The portal's command line."""
 
 import argparse
+import contextlib
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -25,11 +27,28 @@ def _up_options(arguments: list[str]) -> None:
         value = getattr(known, name)
         if value:
             os.environ[variable] = value
+    _choose_ports(["PATENCY_HTTP", "PATENCY_MQTT"])
     if known.only == "gate":
         os.environ.setdefault("PATENCY_SECRET", "no cookies here")  # leaves no file either
     if known.demo:
         demo = Path(__file__).resolve().parent / "var" / "demo"
         os.environ.setdefault("PATENCY_DATA", str(demo))
+
+
+def _choose_ports(variables: list[str]) -> None:
+    """Port 0 is any free one. Chosen here, since origins, cookies and injectors depend on it."""
+    with contextlib.ExitStack() as held:  # so that no two get the same
+        for variable in variables:
+            host, _colon, port = os.environ.get(variable, "").strip().rpartition(":")
+            if port != "0" or not host:
+                continue
+            family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+            probe = held.enter_context(socket.socket(family))
+            try:
+                probe.bind((host.strip("[]"), 0))
+            except OSError:
+                continue  # whoever listens there says what is wrong
+            os.environ[variable] = f"{host}:{probe.getsockname()[1]}"
 
 
 def main() -> None:

@@ -17,15 +17,19 @@ PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECUR
 PATENCY_DEBUG    1 shows tracebacks in pages; never where others can reach it
 """
 
+import errno
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent.wire.catalogue import ClinicalState, ExecutionState, SessionState
+from fleet.core.files import read_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+_SECRET_LENGTH = 32  # characters
 
 
 def _text(name: str, default: str) -> str:
@@ -39,20 +43,39 @@ def _list(name: str, default: str) -> list[str]:
 def _secret(folder: Path) -> str:
     """The secret of this data directory; made once, even when two processes start together."""
     path = folder / "secret"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = folder / f"secret.{os.getpid()}"
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no directory")
+        if not path.exists():
+            _make_secret(folder, path)
+        secret = read_private(path).decode(errors="replace").strip()
+    except OSError as error:
+        # Before there is any of Django to show it.
+        raise SystemExit(
+            f"The data directory {folder} cannot be used ({error.strerror}). Choose one that you "
+            "may write, such as: PATENCY_DATA=var/portal"
+        ) from error
+    if len(secret) < _SECRET_LENGTH or not secret.isascii():
+        raise SystemExit(
+            f"{path} is damaged. Another is made, and everybody signs in again, once it is away: "
+            f"rm {shlex.quote(str(path))}"
+        )
+    return secret
+
+
+def _make_secret(folder: Path, path: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = folder / f"secret.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(48))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
 
 
 PATENCY_DATA = Path(_text("PATENCY_DATA", str(BASE_DIR / "var" / "portal"))).resolve()

@@ -1,6 +1,7 @@
 """`make demo` from outside: the contract for scripts, and what a newcomer meets (docs/cli.md)."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -171,9 +172,68 @@ def test_it_stops_without_a_trace_and_goes_on_where_it_stopped(own: Demo) -> Non
     assert not alive
 
 
+def test_a_second_demo_on_the_same_data_says_so(demo: Demo) -> None:
+    """On the same ports as well: that another demo runs is the cause, and the port is not."""
+    with tempfile.TemporaryDirectory(prefix="patency-") as folder:
+        second = Demo(Path(folder) / "demo", http=demo.http, mqtt=demo.mqtt)
+        status = second.begin(PATENCY_DATA=str(demo.data)).wait(60)
+        assert status == 1
+        assert f"Another demo runs in {demo.data}" in second.output
+        assert "Traceback" not in second.output
+
+
+def test_any_free_port_is_named_everywhere(own: Demo) -> None:
+    own.environment |= {"PATENCY_HTTP": "127.0.0.1:0", "PATENCY_MQTT": "127.0.0.1:0"}
+    own.start()
+    port = int(own.url.rpartition(":")[2])
+    assert port > 0
+    assert own.url in own.output
+    page = httpx.get(f"{own.url}/sign-in/", trust_env=False)
+    assert page.status_code == 200
+    profile = json.loads((Path(own.info["profile"]) / "profile.json").read_bytes())
+    assert profile["url"] == own.url
+    assert (own.data / "portal.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("portal.db", "portal.db cannot be used"),
+        ("ca/server.key", "server.key is missing or damaged"),
+        ("ca/audit.key", "audit.key is missing or damaged"),
+        ("trust/trust.pub", "trust.pub"),
+        ("trust/trust.key", "trust.key"),
+        ("demo.json", "demo.json: it is damaged"),
+        ("demo.lock/x", "demo.lock: Is a directory"),
+    ],
+)
+def test_a_damaged_file_is_named(seeded: Path, own: Demo, name: str, said: str) -> None:
+    shutil.copytree(seeded, own.data)
+    path = own.data / name
+    if path.parent.name == "demo.lock":
+        path.parent.unlink()
+        path.parent.mkdir()
+    path.write_bytes(b"garbage" * 600)
+    status = own.begin().wait(60)
+    assert status == 1, own.output
+    assert said in own.output
+    assert "Traceback" not in own.output
+
+
+@pytest.fixture(scope="module")
+def seeded(demo: Demo) -> Iterator[Path]:
+    """A copy of what the running demo has on disk."""
+    with tempfile.TemporaryDirectory(prefix="patency-") as folder:
+        copy = Path(folder) / "demo"
+        shutil.copytree(demo.data, copy, ignore=shutil.ignore_patterns("*.sock", "logs"))
+        yield copy
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
+        ({"PATENCY_DATA": "/etc/passwd"}, "The data directory /etc/passwd cannot be used"),
+        ({"PATENCY_DATA": "/proc/x"}, "The data directory /proc/x cannot be used"),
         ({"PATENCY_HTTP": "127.0.0.1:{taken}"}, "PATENCY_HTTP=127.0.0.1:"),
         ({"PATENCY_MQTT": "127.0.0.1:{taken}"}, "PATENCY_MQTT=127.0.0.1:"),
         ({"PATENCY_HTTP": "0.0.0.0:{taken}"}, "this machine only"),

@@ -1,7 +1,10 @@
 """Files that must be whole or absent, and readable by the portal's user alone."""
 
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -18,3 +21,23 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a secret. One that others can read is taken away from them, and that is said.
+
+    Raises OSError.
+    """
+    close_to_others(path)
+    return path.read_bytes()
+
+
+def close_to_others(path: Path) -> None:
+    """Make a file readable by its owner alone. Raises OSError: it is somebody else's."""
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        log.warning(
+            "%s was open to other users and is 0600 now. If others can sign in on this machine, "
+            "replace it.",
+            path,
+        )

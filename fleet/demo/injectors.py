@@ -17,6 +17,7 @@ from fleet.core import clock
 from fleet.core.errors import Conflict
 from fleet.core.files import write_private
 from fleet.demo.plan import DevicePlan, Plan
+from fleet.demo.reading import damaged, read_object, start_afresh
 from fleet.enrolment import selectors, services
 from fleet.inventory.models import Device, ProductLine, Site
 
@@ -73,12 +74,16 @@ def _pace() -> float:
 
 
 def _settings(state: Path) -> dict[str, Any]:
+    path = state / "driver.json"
     try:
-        settings: dict[str, Any] = json.loads((state / "driver.json").read_bytes())
+        settings = read_object(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise _start_afresh(state, "driver.json is damaged") from error
+    services, seed = settings.get("services", {}), settings.get("seed", 1)
+    if not isinstance(services, dict) or not all(
+        isinstance(number, int) for number in (seed, *services.values())
+    ):
+        raise damaged(path)
     return settings
 
 
@@ -105,7 +110,7 @@ def _provision(device: DevicePlan, state: Path, site: Site, trust_key: bytes) ->
         _check_certificate(state)
         return
     if enrolled:
-        raise _start_afresh(state, f"{device.serial} is enrolled, and its provision.json is gone")
+        raise start_afresh(state, f"{device.serial} is enrolled, and its provision.json is gone")
     claim = services.create_claim(
         serial=device.serial,
         product_line=ProductLine.objects.get(pk=line),
@@ -123,23 +128,29 @@ def _provision(device: DevicePlan, state: Path, site: Site, trust_key: bytes) ->
 def _point_here(provision: Path, servers: Path) -> None:
     """The gate may listen elsewhere than the last time: only the demo may tell a device so."""
     here = selectors.access_servers()
-    bundle = json.loads(provision.read_bytes())
-    if bundle["enrol"] != here[0]:
+    bundle = read_object(provision)
+    if bundle.get("enrol") != here[0]:
         bundle["enrol"] = here[0]
         write_private(provision, json.dumps(bundle, indent=1).encode())
-    if servers.exists() and json.loads(servers.read_bytes()) != here:
+    if servers.exists() and _written(servers) != here:
         write_private(servers, json.dumps(here).encode())
+
+
+def _written(path: Path) -> Any:
+    """What is there; None when it is damaged, and is written anew."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
 
 
 def _check_certificate(state: Path) -> None:
     path = state / "device.pem"
     if not path.exists():
         return
-    leaf = x509.load_pem_x509_certificate(path.read_bytes())
+    try:
+        leaf = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path) from error
     if leaf.not_valid_after_utc < clock.now() + _TOO_OLD:
-        raise _start_afresh(state, "its certificate has expired")
-
-
-def _start_afresh(state: Path, why: str) -> Conflict:
-    data = state.parent.parent
-    return Conflict(f"{state}: {why}. Start afresh with: rm -r {data}")
+        raise start_afresh(state, "its certificate has expired")

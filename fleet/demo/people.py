@@ -15,17 +15,20 @@ from fleet.accounts import services as accounts
 from fleet.accounts.models import Organisation, Role, User
 from fleet.accounts.selectors import live_token
 from fleet.client import keys
+from fleet.client.errors import ClientError
 from fleet.client.profile import Profile
 from fleet.core import clock
 from fleet.core.errors import Conflict
 from fleet.core.files import write_private
 from fleet.demo.plan import Plan, UserPlan
+from fleet.demo.reading import damaged, start_afresh
 from fleet.enrolment import ca
 from fleet.inventory.models import Site
 
 TOKEN_LIFE = timedelta(days=90)
 TRAINED_FOR = timedelta(days=365)
 _TRUST_S = 60.0
+_KEY_BYTES = 32  # Ed25519
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,10 @@ def profiles(everybody: list[Person], data: Path, url: str) -> dict[str, bytes]:
             continue
         folder = data / person.plan.profile
         path = folder / "id_ed25519"
-        key = keys.load(path) if path.exists() else keys.create(path)
+        try:
+            key = keys.load(path) if path.exists() else keys.create(path)
+        except ClientError as error:
+            raise start_afresh(path, error.message) from error
         folder.chmod(0o700)
         write_private(folder / "device-root.pem", ca.pem("device-root").encode())
         Profile(folder=folder, url=url, token=person.token, specialist=person.user.username).save()
@@ -105,7 +111,14 @@ def trust_key(data: Path) -> bytes:
     folder = data / "trust"
     if not (folder / "trust.key").exists():
         _patency("trust", "new", str(folder))
-    return base64.b64decode((folder / "trust.pub").read_text(encoding="ascii"))
+    path = folder / "trust.pub"
+    try:
+        key = base64.b64decode(path.read_text(encoding="ascii").strip(), validate=True)
+    except ValueError as error:
+        raise damaged(path) from error
+    if len(key) != _KEY_BYTES:
+        raise damaged(path)
+    return key
 
 
 def roster(everybody: list[Person], public: dict[str, bytes], plan: Plan, data: Path) -> None:

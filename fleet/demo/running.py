@@ -25,6 +25,7 @@ from fleet.demo.injectors import Injector
 from fleet.demo.people import Person
 from fleet.demo.plan import Plan, plan
 from fleet.demo.processes import Program, keep
+from fleet.demo.reading import damaged, read_object
 from fleet.enrolment import ca
 from fleet.inventory import catalogue
 from fleet.inventory.models import Device
@@ -39,11 +40,14 @@ COMPLAIN_S = 20.0
 def prepare(options: ServeOptions) -> Companion:
     """Everything that comes before the server. Raises PortalError with the remedy."""
     data = Path(settings.PATENCY_DATA)
-    _check_address(options.http, "PATENCY_HTTP")
-    _check_address(options.mqtt, "PATENCY_MQTT")
-    lock = _lock(data)
-    _say(words.starting(data))
-    demo = _seed(plan(), data, f"http://localhost:{options.http.port}")
+    try:
+        lock = _lock(data)  # before the ports, which another demo of this data holds
+        _check_address(options.http, "PATENCY_HTTP")
+        _check_address(options.mqtt, "PATENCY_MQTT")
+        _say(words.starting(data))
+        demo = _seed(plan(), data, f"http://localhost:{options.http.port}")
+    except OSError as error:
+        raise Conflict(words.unusable(error.filename or data, f"{error.strerror}")) from error
 
     async def beside(running: Running) -> None:
         try:
@@ -83,9 +87,7 @@ def _lock(data: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise Conflict(
-            f"Another demo runs in {data}. Stop it first, or set PATENCY_DATA."
-        ) from error
+        raise Conflict(words.another(data)) from error
     return handle
 
 
@@ -96,23 +98,25 @@ def _seed(what: Plan, data: Path, url: str) -> "Demo":
         ca.init(now=clock.now(), offline=data / "trust")
     catalogue.load()
     sites = people.organisations(what)
-    tokens = {user["username"]: user["token"] for user in earlier.get("users", [])}
+    try:
+        tokens = {user["username"]: user["token"] for user in earlier.get("users", [])}
+        with_pin = {device["state_dir"] for device in earlier.get("devices", [])}
+    except (KeyError, TypeError) as error:
+        raise damaged(data / FILE) from error
     everybody = people.people(what, tokens)
     public = people.profiles(everybody, data, url)
     trust_key = people.trust_key(data)
     people.roster(everybody, public, what, data)
     made = injectors_module.prepare(what, sites, data, trust_key)
-    with_pin = {device["state_dir"] for device in earlier.get("devices", [])}
     return Demo(what, data, url, everybody, made, with_pin)
 
 
 def _earlier(path: Path) -> dict[str, Any]:
     """What the last start wrote, or nothing."""
     try:
-        written: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return read_object(path)
+    except FileNotFoundError:
         return {}
-    return written
 
 
 class Demo:

@@ -22,10 +22,10 @@ def starting(data: Path) -> str:
 def welcome(
     *, url: str, plan: Plan, everybody: list[Person], injectors: list[Injector], data: Path
 ) -> str:
-    agent, patency = _short(command("patency-agent")), _short(command("patency"))
+    agent, patency = _typed(command("patency-agent")), _typed(command("patency"))
     shown = injectors[1]
-    state, serial = _short(shown.state_dir), shown.plan.serial
-    profile = f"PATENCY_PROFILE={_short(data / plan.profile)}"
+    state, serial = _typed(shown.state_dir), shown.plan.serial
+    profile = f"PATENCY_PROFILE={_typed(data / plan.profile)}"
     users = "\n".join(
         f"    {person.user.username:14} {_ROLES[Role(person.user.role)]}, "
         f"{person.user.organisation.name}"
@@ -51,8 +51,23 @@ Twelve simulated injectors of three product lines are on line, in two hospitals.
          {profile} {patency} shell {serial} --service console
     3. Collect diagnostics. In the browser, as maya: Jobs, New job, then download the bundle.
 
-  Stop with Ctrl-C; the next start goes on from here. Start afresh: rm -r {_short(data)}
+  Stop with Ctrl-C; the next start goes on from here. Start afresh: rm -r {_typed(data)}
 """
+
+
+def another(data: Path) -> str:
+    beside = _typed(data.with_name(f"{data.name}-2"))
+    return (
+        f"Another demo runs in {data}. Stop it with Ctrl-C where it runs, or start one beside it:\n"
+        f"  PATENCY_DATA={beside} PATENCY_HTTP=127.0.0.1:0 PATENCY_MQTT=127.0.0.1:0 make demo"
+    )
+
+
+def unusable(path: object, why: str) -> str:
+    return (
+        f"{path}: {why}. Make it readable and writable for you, or choose another directory: "
+        "PATENCY_DATA=var/demo-2 make demo"
+    )
 
 
 def waiting(missing: dict[str, str], data: Path) -> str:
@@ -61,7 +76,7 @@ def waiting(missing: dict[str, str], data: Path) -> str:
     return (
         f"demo: still waiting for {len(missing)} of its injectors:\n{why}\n"
         f"  Their logs are in {_short(data / 'logs')}. If one cannot be put right, stop with "
-        f"Ctrl-C and start afresh: rm -r {shlex.quote(_short(data))}"
+        f"Ctrl-C and start afresh: rm -r {_typed(data)}"
     )
 
 
@@ -70,3 +85,8 @@ def _short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _typed(path: Path) -> str:
+    """As it goes into a command line."""
+    return shlex.quote(_short(path))

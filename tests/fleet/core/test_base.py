@@ -93,6 +93,42 @@ def test_the_secret_is_made_once_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "secret").stat().st_mode & 0o777 == 0o600
 
 
+def _refused(data: Path) -> str:
+    """What is said when there are no settings to be had: one line, and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from fleet import settings"],
+        env={"PATH": os.environ["PATH"], "PATENCY_DATA": str(data)},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("data", ["/etc/passwd", "/etc/passwd/x", "/proc/x"])
+def test_a_data_directory_that_cannot_be_is_named(data: str) -> None:
+    said = _refused(Path(data))
+    assert said.startswith(f"The data directory {data} cannot be used (")
+    assert "PATENCY_DATA=" in said
+
+
+@pytest.mark.parametrize("secret", [b"", b"short", b"\xff" * 64])
+def test_a_damaged_secret_is_named(tmp_path: Path, secret: bytes) -> None:
+    (tmp_path / "secret").write_bytes(secret)
+    (tmp_path / "secret").chmod(0o600)
+    assert f"rm {tmp_path / 'secret'}" in _refused(tmp_path)
+
+
+def test_a_secret_open_to_others_is_closed(tmp_path: Path) -> None:
+    first = _settings(tmp_path, "print(settings.SECRET_KEY)")
+    (tmp_path / "secret").chmod(0o644)
+    assert _settings(tmp_path, "print(settings.SECRET_KEY)") == first
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
 def test_cookies_are_secure_once_every_origin_is(tmp_path: Path) -> None:
     code = "print(settings.SESSION_COOKIE_SECURE, settings.SECURE_HSTS_SECONDS > 0)"
     assert _settings(tmp_path, code) == "False False"

@@ -147,3 +147,22 @@ def test_a_checkpoint_moves_what_was_committed_into_the_file_and_waits_for_no_wr
     finally:
         done.set()
         thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_databases_files_are_the_owners_alone() -> None:
+    """R-PRV-1: also those that an earlier version made."""
+    path = Path(str(connection.settings_dict["NAME"]))
+    files = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+    Organisation.objects.create(name="x", kind="vendor")
+    for file in files:
+        file.chmod(0o644)
+    connection.close()
+    assert Organisation.objects.count() == 1
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+
+
+def test_a_new_database_is_made_for_its_owner(tmp_path: Path) -> None:
+    base._close_to_others(tmp_path / "new.db")
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+    base._close_to_others(Path("/proc/x/new.db"))  # opening it says what is wrong

@@ -1,8 +1,10 @@
 """State directories as manufacture leaves them: made once, kept, and pointed where the gate is."""
 
 import json
+import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test.utils import override_settings
@@ -94,6 +96,34 @@ def test_what_cannot_go_on_says_how_to_start_afresh(
     (injector.state_dir / "device.pem").unlink()
     (other.state_dir / "driver.json").write_text("{")
     with pytest.raises(Conflict, match="Start afresh"):
+        prepare(sites, portal_data)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"[]", b"\xff", b"[" * 5000])
+@pytest.mark.parametrize("name", ["driver.json", "provision.json", "device.pem"])
+def test_a_damaged_file_is_named_with_a_command_that_works(
+    sites: dict[str, Site], portal_data: Path, settings: Any, name: str, garbage: bytes
+) -> None:
+    data = portal_data.with_name("a b; $HOME")
+    settings.PATENCY_DATA = data
+    ca.init(now=clock.now())
+    (injector, *_others) = prepare(sites, data)
+    (injector.state_dir / name).write_bytes(garbage)
+    with pytest.raises(Conflict) as caught:
+        prepare(sites, data)
+    said = caught.value.message
+    assert str(injector.state_dir / name) in said
+    assert shlex.split(said.partition("with: ")[2]) == ["rm", "-r", str(data)]
+
+
+def test_damaged_driver_settings_and_servers(sites: dict[str, Site], portal_data: Path) -> None:
+    (injector, *_others) = prepare(sites, portal_data)
+    servers = injector.state_dir / "servers.json"
+    servers.write_bytes(b"garbage")
+    prepare(sites, portal_data)
+    assert isinstance(json.loads(servers.read_bytes()), list)
+    (injector.state_dir / "driver.json").write_text('{"services": {"ssh": "x"}}')
+    with pytest.raises(Conflict, match=r"driver\.json: it is damaged"):
         prepare(sites, portal_data)
 
 

@@ -70,3 +70,19 @@ def test_specialists_have_profiles_and_are_on_the_signed_roster(portal_data: Pat
 def test_a_signing_that_fails_is_said(portal_data: Path) -> None:
     with pytest.raises(Conflict, match="patency trust sign"):
         people._patency("trust", "sign", "--trust", str(portal_data), "--members", "/nowhere")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\xff\xfe", b"AAAA"])
+def test_a_damaged_key_of_an_earlier_start_is_named(portal_data: Path, garbage: bytes) -> None:
+    ca.init(now=clock.now())
+    people.organisations(plan())
+    everybody = people.people(plan(), {})
+    people.profiles(everybody, portal_data, "http://localhost:1")
+    people.trust_key(portal_data)
+    (portal_data / "trust" / "trust.pub").write_bytes(garbage)
+    with pytest.raises(Conflict, match=r"trust\.pub: it is damaged. Start afresh with: rm -r"):
+        people.trust_key(portal_data)
+    key = portal_data / str(plan().profile) / "id_ed25519"
+    key.write_bytes(garbage)
+    with pytest.raises(Conflict, match=r"id_ed25519: .*Start afresh with: rm -r"):
+        people.profiles(everybody, portal_data, "http://localhost:1")

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shlex
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import uvloop
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, CommandParser, call_command
+from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from broker import access_server
 from broker.errors import NotStarted
 from fleet.core.commands import plain_errors
+from fleet.core.errors import Conflict
+from fleet.enrolment import soundness
 from fleet.mqtt import bundle, server
 from fleet.mqtt.options import ServeOptions, from_settings
 
@@ -47,7 +51,7 @@ class Command(BaseCommand):
             return
         if options["only"] and options["demo"]:
             raise CommandError(_("The demo is whole. Leave --only out."))
-        call_command("migrate", verbosity=0, interactive=False)
+        self._ready(demo=options["demo"])
         with plain_errors():
             serve_options = from_settings(gate=options["only"] != "web")
             companion = self._prepare_demo(serve_options) if options["demo"] else None
@@ -55,6 +59,25 @@ class Command(BaseCommand):
                 server.serve(serve_options, companion=companion),
                 f"{serve_options.http}, {serve_options.mqtt}",
             )
+
+    def _ready(self, *, demo: bool) -> None:
+        """The database and the authorities, or what is wrong with which file."""
+        wrong: str | None = None
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+            soundness.check()
+        except DatabaseError as error:
+            file = settings.DATABASES["default"]["NAME"]
+            wrong = _(
+                "The database %(file)s cannot be used (%(error)s). Restore it from a backup."
+            ) % {"file": file, "error": error}
+        except Conflict as error:
+            wrong = error.message
+        if wrong is not None and demo:
+            folder = shlex.quote(str(settings.PATENCY_DATA))
+            wrong += " " + _("Or start the demo afresh with: rm -r %(folder)s") % {"folder": folder}
+        if wrong is not None:
+            raise CommandError(wrong)
 
     def _gate(self, name: str) -> None:
         with plain_errors():
