@@ -38,6 +38,16 @@ def portal_data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_language() -> Iterator[None]:
+    """What a request of this test switched on does not last: in production a request has its own
+    context, here it has the test's."""
+    from django.utils import translation
+
+    yield
+    translation.deactivate()
+
+
 @pytest.fixture(scope="session")
 def demo() -> "Iterator[Demo]":
     """The real demo, started once a run and shared by every test that asks for it."""

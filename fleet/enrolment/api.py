@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from fleet.accounts.models import User
 from fleet.accounts.permissions import Action, require
 from fleet.core import clock
+from fleet.core.serializers import StrictSerializer
 from fleet.enrolment import alarms, credentials
 from fleet.enrolment.models import Alarm, AlarmKind, Credential, Issued
 from fleet.inventory import departures
@@ -62,7 +63,7 @@ class ClosedSerializer(serializers.Serializer[Any]):
     closed = serializers.IntegerField()
 
 
-class MoveSerializer(serializers.Serializer[Any]):
+class MoveSerializer(StrictSerializer):
     """`site` is the id of one; another organisation's makes it a transfer."""
 
     site = serializers.CharField(max_length=64)
