@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults check bench format lock traceability messages screenshots clean
+.PHONY: help demo test test-system faults mutation check bench format lock traceability messages screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ check: $(STAMP) translations  ## format, lint, types, import contracts, migratio
 	$(BIN)/python manage.py vendor --check
 	$(BIN)/python manage.py messages --check
 	$(BIN)/python -m tests.traceability --check
+
+mutation: $(STAMP) translations  ## take each defence away in a copy, and see a test fail (minutes)
+	$(BIN)/python -m tests.mutation
 
 bench: $(STAMP) translations  ## speed and memory, each beside its peer in the same run
 	$(BIN)/python -m tests.bench

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Self
 
@@ -157,6 +158,19 @@ class Raw:
                 while chunk := await self.reader.read(65536):
                     said += chunk
         return said
+
+    @classmethod
+    async def unheard(cls, opening: Awaitable["Raw"], sent: bytes) -> None:
+        """The gate closes without a word: in the handshake, or after what is `sent`."""
+        try:
+            peer = await opening
+        except TimeoutError:
+            raise
+        except OSError:
+            return  # a TLS 1.3 client may also believe that it is in
+        async with peer:
+            peer.send(sent)
+            assert await peer.ended() == b""
 
     async def quiet(self, for_s: float = 0.1) -> bool:
         """Nothing arrives, and the connection stays open."""

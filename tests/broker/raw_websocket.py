@@ -92,6 +92,9 @@ class RawWebSocket(Raw):
         opened = cls(bare.reader, bare.writer)
         try:
             await opened.shake()
+        except TimeoutError:
+            await bare.abort()
+            raise
         except (OSError, EOFError):
             await bare.abort()
             raise ConnectionResetError("closed before the answer to the upgrade") from None

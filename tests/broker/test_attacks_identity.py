@@ -18,6 +18,7 @@ from broker import denied, gate
 from broker.errors import Reason
 from tests.broker import raw
 from tests.broker.conftest import BOTH_CARRIERS, A, B, Running, Start
+from tests.broker.raw import Raw
 from tests.scale import scaled
 from tests.tls import Authority, Issued
 
@@ -33,14 +34,7 @@ async def refused_unheard(
     running: Running, identity: Issued | None, reason: Reason, *, device: str | None = None
 ) -> None:
     """Closed without an answer, and nothing is left."""
-    try:
-        attacker = await running.open(identity)
-    except OSError:
-        pass
-    else:
-        async with attacker:
-            attacker.send(raw.connect(A))
-            assert await attacker.ended() == b""
+    await Raw.unheard(running.open(identity), raw.connect(A))
     await running.handler.told("refused", device, reason)
     assert not running.handler.has("connected")
     await running.emptied()
@@ -98,10 +92,7 @@ async def test_a_device_revoked_while_it_is_live(running: Running, by: str) -> N
         assert time.monotonic() - began < 2
         await running.handler.told("disconnected", A, Reason.DENIED)
         for _ in range(scaled(100, at_least=10)):
-            with contextlib.suppress(OSError):  # a websocket is closed before it opens
-                async with await running.raw(A) as again:
-                    again.send(raw.connect(A))
-                    assert await again.ended() == b""
+            await Raw.unheard(running.raw(A), raw.connect(A))
         assert running.gate.connections == {B}
         assert running.gate.stats().counters["connects"] == 2
         await other.ping()
