@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from django.test import Client
 
 from agent import enrolment
@@ -23,7 +24,7 @@ from fleet.accounts.models import User
 from fleet.audit.models import Entry
 from fleet.core import clock
 from fleet.core.errors import Conflict
-from fleet.enrolment import credentials, selectors, services
+from fleet.enrolment import ca, ceremony, credentials, selectors, services
 from fleet.enrolment.models import Alarm, AlarmKind, Credential, Issued
 from fleet.inventory.models import Device
 from fleet.telemetry.models import Event
@@ -248,3 +249,27 @@ async def test_revoked_and_back_with_a_new_claim(
     assert new.key.public_key() != injector.agent.identity.key.public_key()
     copy = Copy.of(injector, tmp_path / "copy")
     assert await copy.gets_in(here)
+
+
+async def test_the_intermediate_is_replaced_under_a_running_gate(
+    here: Whole, tmp_path: Path
+) -> None:
+    """No device is touched, nothing is started anew: the gate takes both while both are about."""
+    injector = here.first
+    old = Copy.of(injector, tmp_path / "old")
+    before = injector.agent.identity
+
+    def rotate() -> None:
+        signed = ceremony.sign(ceremony.ask(), root=ca.offline_folder(), now=clock.now())
+        ceremony.take_in(signed.public_bytes(Encoding.PEM), now=clock.now())
+
+    await in_thread(rotate)
+    assert await old.gets_in(here)  # what the one before issued
+    renewed = Credential.objects.filter(issued=Issued.RENEWAL, used_at__isnull=False)
+    injector.days = 17
+    await until(renewed.all().exists, WITHIN_S)
+    injector.days = 0
+    after = injector.agent.identity
+    assert after.certificates[0].issuer != before.certificates[0].issuer
+    assert after.certificates[1] == (await in_thread(ca.intermediates))[0]
+    assert await in_thread(lambda: _online(injector.id))

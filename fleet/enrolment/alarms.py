@@ -41,11 +41,11 @@ def sound(device: Device, kind: AlarmKind, *, now: datetime) -> bool:
     return True
 
 
-def cloned(device_id: str, now: datetime) -> None:
-    """Two places use the device's credential: nobody is cut, since nobody knows who is who."""
+def of(device_id: str, kind: AlarmKind, now: datetime) -> None:
+    """Sound it for the device of this id. Nobody is cut: nobody knows who is who."""
     device = Device.objects.select_related("organisation").filter(pk=device_id).first()
     if device is not None:
-        sound(device, AlarmKind.CLONED, now=now)
+        sound(device, kind, now=now)
 
 
 def standing(user: User, device: Device) -> QuerySet[Alarm]:

@@ -2,6 +2,8 @@
 
     device-root.pem          anchored in every device and in every client; its key is kept offline
     device-ca.pem .key       the intermediate that issues devices' credentials
+    device-ca-<serial>.pem   earlier ones, while what they issued may be good
+    device-ca-next.key       of the one that was asked for (fleet.enrolment.ceremony)
     server-ca.pem .key       anchored in every device
     server.pem .key          the gate's and the web's certificate
     audit.key                signs audit heads (fleet.audit.keys)
@@ -65,10 +67,34 @@ def exists() -> bool:
     return (folder() / "server.pem").exists()
 
 
+def begin(root: x509.Certificate, *, now: datetime, hosts: Sequence[str] = DEFAULT_HOSTS) -> None:
+    """Make what the portal makes by itself when the device root is made elsewhere. Raises Conflict
+    when there are authorities: devices believe only those."""
+    _must_be_first()
+    audit_keys.create()
+    write_private(folder() / "device-root.pem", root.public_bytes(Encoding.PEM))
+    write("server-ca", authority("Patency server CA", None, now, ROOT_LIFE))
+    issue_server(hosts=hosts, now=now)
+
+
 def init(
     *, now: datetime, hosts: Sequence[str] = DEFAULT_HOSTS, offline: Path | None = None
 ) -> None:
-    """Make every authority. Raises Conflict when there are some: devices believe only those."""
+    """Make every authority, the root too. Raises Conflict when there are some: devices believe only
+    those."""
+    _must_be_first()
+    audit_keys.create()
+    root = authority("Patency device root", None, now, ROOT_LIFE)
+    apart = offline or offline_folder()
+    write("device-root", root, key_in=apart)
+    write_private(apart / "device-root.pem", root.certificate.public_bytes(Encoding.PEM))
+    write("device-ca", authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
+    server_ca = authority("Patency server CA", None, now, ROOT_LIFE)
+    write("server-ca", server_ca)
+    issue_server(hosts=hosts, now=now)
+
+
+def _must_be_first() -> None:
     if exists():
         raise Conflict(
             _(
@@ -77,13 +103,6 @@ def init(
             )
             % {"folder": folder()}
         )
-    audit_keys.create()
-    root = authority("Patency device root", None, now, ROOT_LIFE)
-    write("device-root", root, key_in=offline or offline_folder())
-    write("device-ca", authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
-    server_ca = authority("Patency server CA", None, now, ROOT_LIFE)
-    write("server-ca", server_ca)
-    issue_server(hosts=hosts, now=now)
 
 
 def issue_server(*, hosts: Sequence[str], now: datetime) -> None:
@@ -126,6 +145,11 @@ def issue_device(
 def pem(name: str) -> str:
     """The certificate `name` of the list above. Raises Conflict before `ca init`."""
     path = folder() / f"{name}.pem"
+    if not path.exists() and exists():
+        raise Conflict(
+            _("%(file)s is missing. Have the root sign it, then run: manage.py ca import")
+            % {"file": path}
+        )
     if not path.exists():
         raise Conflict(
             _("There are no certificate authorities yet. Make them with: manage.py ca init")
@@ -167,10 +191,31 @@ def authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) ->
     unique."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"{name} {secrets.token_hex(4)}")
+    signer = issuer.key if issuer else key
+    builder = _authority_builder(name, subject, key.public_key(), issuer, now, life)
+    return Pair(builder.sign(signer, SHA256()), key)
+
+
+def intermediate(
+    key: ec.EllipticCurvePublicKey, *, issuer: Pair, now: datetime
+) -> x509.Certificate:
+    """A device CA for a key that is elsewhere."""
+    name = "Patency device CA"
+    subject = _name(f"{name} {secrets.token_hex(4)}")
+    builder = _authority_builder(name, subject, key, issuer, now, INTERMEDIATE_LIFE)
+    return builder.sign(issuer.key, SHA256())
+
+
+def _authority_builder(
+    name: str,
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer: Pair | None,
+    now: datetime,
+    life: timedelta,
+) -> x509.CertificateBuilder:
     builder = (
-        _builder(
-            subject, issuer.certificate.subject if issuer else subject, key.public_key(), now, life
-        )
+        _builder(subject, issuer.certificate.subject if issuer else subject, key, now, life)
         # No authority below the intermediate, nor below the server CA, ever.
         .add_extension(
             x509.BasicConstraints(ca=True, path_length=1 if name.endswith("root") else 0),
@@ -180,7 +225,7 @@ def authority(name: str, issuer: Pair | None, now: datetime, life: timedelta) ->
     )
     if issuer is not None:
         builder = builder.add_extension(_issuer_id(issuer), critical=False)
-    return Pair(builder.sign(issuer.key if issuer else key, SHA256()), key)
+    return builder
 
 
 def leaf_builder(
@@ -250,8 +295,20 @@ def write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
 
 
 def load(name: str) -> Pair:
+    """An authority with its key. A key that was still `-next` when a new certificate came takes its
+    place here, so that a crash between the two does no harm. Raises Conflict."""
     certificate = x509.load_pem_x509_certificate(pem(name).encode())
-    key = load_pem_private_key((folder() / f"{name}.key").read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{name}.key is not an elliptic-curve key")
-    return Pair(certificate, key)
+    for path in (folder() / f"{name}.key", folder() / f"{name}-next.key"):
+        if not path.exists():
+            continue
+        key = load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{path.name} is not an elliptic-curve key")
+        if key.public_key() == certificate.public_key():
+            if path.name.endswith("-next.key"):
+                path.replace(folder() / f"{name}.key")
+            return Pair(certificate, key)
+    raise Conflict(
+        _("The key of %(name)s is missing in %(folder)s. Restore it from a backup.")
+        % {"name": name, "folder": folder()}
+    )

@@ -72,7 +72,9 @@ def used(device_id: str, serial: str, now: datetime) -> None:
             .filter(device=device_id, serial_number=serial.lower().lstrip("0"))
             .first()
         )
-        if credential is None:  # as after a database restored from a backup
+        if credential is None:
+            # The database was restored from a backup, or somebody else has our CA's key.
+            alarms.of(device_id, AlarmKind.UNKNOWN, now)
             return
         if credential.revoked_at is not None or credential.superseded_at is not None:
             # It came in before the gate knew. Whoever this is: out.

@@ -85,6 +85,7 @@ class AlarmKind(models.TextChoices):
     CLONED = "cloned", _("The same credential is in use in two places")
     SUPERSEDED = "superseded", _("A certificate was shown that had been renewed already")
     CLAIM = "claim", _("Somebody else showed this injector’s claim")
+    UNKNOWN = "unknown", _("A certificate was shown of which this portal has no record")
 
 
 class Alarm(models.Model):

@@ -16,6 +16,7 @@ from broker.lanes import ConnectionInfo, Delivery
 from fleet.core import clock, ports
 from fleet.enrolment import alarms, credentials
 from fleet.enrolment.clones import Takeovers
+from fleet.enrolment.models import AlarmKind
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.mqtt import metrics
@@ -50,7 +51,7 @@ class PortalLanes:
         self._queue.submit(f"credential {device}", work)
         address = info.peer.rpartition(":")[0]
         if self._takeovers.came(device, address, self._heard[device]):
-            work = partial(alarms.cloned, device, clock.now())
+            work = partial(alarms.of, device, AlarmKind.CLONED, clock.now())
             self._queue.submit(f"cloned {device}", work)
 
     def disconnected(self, device: str, reason: Reason) -> None:

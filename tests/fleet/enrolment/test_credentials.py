@@ -258,9 +258,12 @@ def test_who_came_in_before_the_gate_knew_is_cut(enrolled: Device, ports: Any) -
     assert not let_in(credential, ports)
 
 
-def test_an_unknown_certificate_is_left_alone(enrolled: Device, ports: Any) -> None:
-    """A portal restored from a backup does not lock out who renewed since."""
-    credentials.used(enrolled.pk, "abc123", clock.now())
+def test_an_unknown_certificate_is_let_in_and_told(enrolled: Device, ports: Any) -> None:
+    """A portal restored from a backup does not lock out who renewed since; and if it was not, then
+    somebody has the CA's key."""
+    for _ in range(2):
+        credentials.used(enrolled.pk, "abc123", clock.now())
+    assert Alarm.objects.get().kind == AlarmKind.UNKNOWN
     assert ports.kicked == []
     assert ports.denied == []
 
