@@ -246,7 +246,7 @@ def _field(change: str) -> tuple[str, Any]:
         raise click.UsageError(
             _("{text} is no change: write it as approval_wait_s=120.").format(text=repr(change))
         )
-    words: dict[str, Any] = {"true": True, "false": False}
+    words: dict[str, Any] = {"true": True, "yes": True, "false": False, "no": False}
     return name, int(value) if value.isdecimal() else words.get(value, value)
 
 

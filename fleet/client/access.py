@@ -318,7 +318,8 @@ class Access:
                 heard = now
                 if shown["state"] != state:
                     state = str(shown["state"])
-                    self._say(f"{session}: {state} ({words.state(state)})")
+                    said = words.state(state)
+                    self._say(f"{session}: {state}" + (f" ({said})" if said != state else ""))
                 if state == SessionState.ACTIVE.value or state in _OVER:
                     return shown
                 if state == _ANSWERABLE and not answered:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from fleet.client.errors import ClientError, Exit, NotFound
+from fleet.client.errors import ClientError, Exit
 from fleet.client.i18n import _
-from fleet.client.portal import JSON, Portal
+from fleet.client.portal import JSON, Declined, Portal
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,35 +42,17 @@ class Filters:
             )
 
     def find(self, portal: Portal) -> list[JSON]:
-        """The injectors. Raises NotFound for a product line or a site that none of yours has: an
-        empty list would hide a slip of the pen."""
-        found = portal.devices(self._query(self.site))
-        if found or not (self.product_line or self.site):
-            return found
-        every = portal.devices({})
-        lines = sorted({str(it["product_line"]) for it in every})
-        if every and self.product_line and self.product_line not in lines:
-            raise NotFound(
-                _("No injector of yours is of the product line {name}. There are: {known}.").format(
-                    name=repr(self.product_line), known=", ".join(lines)
-                )
-            )
-        if every and self.site and not portal.devices({"site": self.site}):
-            return self._at(self.site, portal, sorted({str(it["site"]) for it in every}))
-        return found
-
-    def _at(self, site: str, portal: Portal, sites: list[str]) -> list[JSON]:
-        """Those at the site of this name: no site has it for its id."""
-        name = site.casefold()
-        if name not in map(str.casefold, sites):
-            raise NotFound(
-                _("No injector of yours stands at the site {name}. There are: {known}.").format(
-                    name=repr(site), known=", ".join(sites)
-                )
-            )
-        return [
-            it for it in portal.devices(self._query(None)) if str(it["site"]).casefold() == name
-        ]
+        """The injectors. Raises Declined for a product line, site or state that is none."""
+        try:
+            return portal.devices(self._query(self.site))
+        except Declined:
+            if self.site is None:
+                raise
+            name = self.site.casefold()  # no id of a site: its name, perhaps
+            every = portal.devices(self._query(None))
+            if name not in {str(it["site"]).casefold() for it in portal.devices({})}:
+                raise
+            return [it for it in every if str(it["site"]).casefold() == name]
 
     def _query(self, site: str | None) -> dict[str, str | None]:
         return {

@@ -8,7 +8,7 @@ from fleet.client.i18n import _, gettext_noop
 
 REASONS: dict[SessionReason, str] = {
     SessionReason.IN_USE: gettext_noop(
-        "The injector is in use. Ask again when the examination is over."
+        "The injector is in use. Wait until the examination is over."
     ),
     SessionReason.POLICY: gettext_noop(
         "The site's policy does not allow it. Talk to the hospital."

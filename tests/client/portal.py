@@ -34,7 +34,7 @@ from tests.tls import Authority
 
 TOKEN = "pat_test"
 DEVICE, OTHER = "dev_Alpha-01", "dev_Bravo-02"
-SITE = "site-1"  # the id of "Main"
+SITE, LINE = "site-1", "ct-dual"  # the id of "Main"; the only product line
 JSON = dict[str, Any]
 DEVICES: list[JSON] = [
     {
@@ -165,14 +165,9 @@ class TestPortal:
         if path == "me/":
             return 200, {"username": "noor", "name": "Noor", "role": "specialist"}
         if path == "devices/":
-            wanted = {name: query[name] for name in ("product_line", "site") if name in query}
-            found = [
-                it
-                for it in DEVICES
-                if query.get("q", "") in it["serial"]
-                and wanted.get("product_line", it["product_line"]) == it["product_line"]
-                and wanted.get("site", SITE) == SITE
-            ]
+            if query.get("site", SITE) != SITE or query.get("product_line", LINE) != LINE:
+                return 400, {"error": "invalid", "detail": "There is no such thing."}
+            found = [it for it in DEVICES if query.get("q", "") in it["serial"]]
             page = int(query["page"])  # pages of one, so that paging is met
             return 200, {
                 "results": found[page - 1 : page],
