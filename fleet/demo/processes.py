@@ -29,7 +29,7 @@ async def keep(program: Program) -> None:
     """Run a program until cancelled, and leave nothing of it behind (R-MNT-6, as systemd would)."""
     program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     pause, longest = PAUSE_S
-    mode = os.O_TRUNC
+    mode, told = os.O_TRUNC, ""
     while True:
         handle = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | mode, 0o600)
         try:
@@ -38,11 +38,10 @@ async def keep(program: Program) -> None:
             os.close(handle)
         mode = 0
         last = trouble.last_words(program.log)
-        said = f": {last}" if last else "."
-        _note(
-            f"{program.name} ended with status {status}{said}\n"
-            f"  It starts anew. Its log: {program.log}"
-        )
+        said = f"ended with status {status}" + (f": {last}" if last else ".")
+        if said != told:  # once is enough, however often it starts
+            _note(f"{program.name} {said}\n  It starts anew. Its log: {program.log}")
+        told = said
         await asyncio.sleep(pause)
         pause = min(pause * 2, longest)
 

@@ -176,11 +176,14 @@ class Demo:
         ]
 
     async def _wait_until_online(self) -> None:
-        complain_at = time.monotonic() + COMPLAIN_S
+        complain_at, told = time.monotonic() + COMPLAIN_S, ""
         while missing := await in_thread(self._missing):
             if time.monotonic() > complain_at:
                 complain_at += COMPLAIN_S
-                _say(words.waiting(await self._why(missing), self._data))
+                said = words.waiting(await self._why(missing), self._data)
+                if said != told:
+                    _say(said)
+                told = said
             await asyncio.sleep(LOOK_S)
 
     async def _why(self, missing: list[str]) -> dict[str, str]:

@@ -46,7 +46,7 @@ async def test_a_child_that_ends_is_started_anew(
     await cancelled(task)
     said = capfd.readouterr().err
     assert "child ended with status 7: here\n" in said  # its last words
-    assert "starts anew" in said
+    assert said.count("starts anew") == 1  # once is enough, however often it starts
 
 
 async def test_a_cancelled_child_ends_by_itself(tmp_path: Path) -> None:
