@@ -6,7 +6,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.views import LoginView, LogoutView
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -20,6 +20,8 @@ from fleet.accounts.models import Language, User
 from fleet.core import clock
 from fleet.core.errors import Invalid
 from fleet.pages.http import page, person, show
+
+_LONGEST = 2000  # characters of an address to go back to
 
 
 class _SignInForm(SignInForm):
@@ -108,11 +110,12 @@ def language(request: HttpRequest) -> HttpResponse:
     """For anybody, signed in or not: a cookie, and the account's language when there is one."""
     chosen = request.POST.get("language", "")
     target = request.POST.get("next", "")
-    if not url_has_allowed_host_and_scheme(
-        target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    # A path and nothing else: Django would take another word for the name of a view.
+    if not target.startswith("/") or not url_has_allowed_host_and_scheme(
+        target[:_LONGEST], allowed_hosts={request.get_host()}, require_https=request.is_secure()
     ):
         target = "/"
-    response = redirect(target)
+    response = HttpResponseRedirect(target[:_LONGEST])
     if chosen in Language.values:
         response.set_cookie(
             settings.LANGUAGE_COOKIE_NAME,

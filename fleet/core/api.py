@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, JsonResponse
 from django.utils.translation import gettext as _
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_handler
 
@@ -22,6 +23,9 @@ _FOR_PROGRAMS = ("/api/", "/enrol/", "/-/", "/metrics")
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """Ours, Django's and the framework's errors in one form. None: our own fault, a 500."""
+    # JSON whatever was asked for: the description of the API is to be had in YAML too.
+    context["request"].accepted_renderer = JSONRenderer()
+    context["request"].accepted_media_type = JSONRenderer.media_type
     if isinstance(error, PortalError):
         return Response(body(error), status=error.status)
     if isinstance(error, exceptions.NotFound):  # of the pages of a list, and of nothing else

@@ -159,6 +159,7 @@ def test_each_refusal_has_its_remedy(api: Api, owner: User, member: User, device
     assert "page 1" in told(client.get("/api/v1/devices/?page=99"), 404, "not_found")
     assert "identifier" in told(client.get("/api/v1/nothing/"), 404, "not_found")
     assert "GET" in told(client.put("/api/v1/me/"), 405, "method_not_allowed")
+    assert "OPTIONS" in told(client.put("/api/v1/schema/"), 405, "method_not_allowed")
     assert JSON in told(client.get("/api/v1/me/", HTTP_ACCEPT="text/csv"), 406, "not_acceptable")
     answer = client.post(JOBS, "kind=x", content_type="text/plain")
     assert JSON in told(answer, 415, "unsupported_media_type")

@@ -48,7 +48,9 @@ def test_the_language_is_remembered(owner: User, browser: Callable[[User], Clien
     assert '<html lang="fr-ca">' in nobody.get("/sign-in/").content.decode()
 
 
-@pytest.mark.parametrize("target", ["https://elsewhere.example/", "//elsewhere.example", ""])
+@pytest.mark.parametrize(
+    "target", ["https://elsewhere.example/", "//elsewhere.example", "", "now", "1e308", "é" * 3000]
+)
 def test_the_language_form_leads_nowhere_else(target: str, db: None) -> None:
     response = Client().post("/language/", {"language": "en", "next": target})
     assert response.headers["Location"] == "/"
