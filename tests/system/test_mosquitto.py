@@ -4,6 +4,7 @@ Requirements: R-CON-3, R-CON-6. The gate runs in a thread of this process.
 """
 
 import asyncio
+import os
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.wire.messages import MAX_PAYLOAD
 from broker.errors import Reason
 from broker.options import GateOptions
 from broker.server import Gate
@@ -23,6 +25,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
 A = "device-aaaa"
 B = "device-bbbb"
 WAIT_S = "5"
+EVENT = f"pat/1/{A}/up/event/1"
 
 
 class Threaded:
@@ -169,6 +172,73 @@ def test_refused(
     assert result.returncode != 0
     assert gate.told("refused", device, reason)
     assert not gate.handler.deliveries
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["-q", "2", "-t", EVENT], Reason.QOS),
+        (["-q", "1", "-r", "-t", EVENT], Reason.RETAINED),
+        (["-q", "1", "-t", f"pat/1/{B}/up/event/1"], Reason.TOPIC),
+        (["-q", "1", "-t", "$SYS/broker"], Reason.TOPIC),
+    ],
+)
+def test_a_refused_publish(
+    gate: Threaded, files: Files, options: list[str], reason: Reason
+) -> None:
+    """Closed; mosquitto_pub would come back and try for ever, so it is stopped."""
+    full = command("mosquitto_pub", gate, files, A, "-i", A, *options, "-m", "x")
+    with subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as publisher:
+        assert gate.told("refused", A, reason)
+        publisher.terminate()
+        publisher.wait(10)
+    assert not gate.handler.deliveries
+
+
+def test_a_refused_subscription(gate: Threaded, files: Files) -> None:
+    result = subprocess.run(
+        command("mosquitto_sub", gate, files, A, "-i", A, "-t", "#", "-t", "$SYS/#", "-W", WAIT_S),
+        capture_output=True,
+        timeout=20,
+    )
+    assert b"denied" in result.stderr
+    assert gate.told("refused", A, Reason.FILTER)
+
+
+def test_a_persistent_session_is_accepted_and_new(gate: Threaded, files: Files) -> None:
+    """`-c`: what is published while it is away is not queued, and the portal knows so."""
+    listen = ["-i", A, "-c", "-q", "1", "-t", f"pat/1/{A}/dn/#", "-W", WAIT_S]
+    for payload in (b"first", b"second"):
+        with subprocess.Popen(
+            command("mosquitto_sub", gate, files, A, *listen, "-C", "1"), stdout=subprocess.PIPE
+        ) as listener:
+            for _ in range(250):  # until it has subscribed
+                if gate.publish(f"pat/1/{A}/dn/job/1", payload):
+                    break
+                time.sleep(0.02)
+            assert listener.wait(10) == 0
+            assert listener.stdout is not None
+            assert listener.stdout.read() == payload + b"\n"
+        assert gate.told("disconnected", A)
+        for _ in range(250):
+            if not gate.publish(f"pat/1/{A}/dn/job/1", b"while away"):
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("it was still there")
+
+
+def test_the_largest_message_and_many_small_ones(
+    gate: Threaded, files: Files, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(MAX_PAYLOAD))
+    publish = command("mosquitto_pub", gate, files, A, "-i", A, "-q", "1", "-t", EVENT)
+    subprocess.run([*publish, "-f", str(large)], check=True, timeout=20)
+    lines = "".join(f"line {number}\n" for number in range(500))
+    subprocess.run([*publish, "-l"], input=lines, text=True, check=True, timeout=20)
+    taken = [delivery.payload for delivery in gate.handler.deliveries]
+    assert taken == [large.read_bytes(), *lines.encode().splitlines()]
 
 
 def test_without_a_certificate(gate: Threaded, files: Files) -> None:
