@@ -5,6 +5,7 @@ of the environment are not looked at. A proxy is what the site set at the panel,
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -84,24 +85,35 @@ async def _ask(state: Path, provision: Provision, key: Key | None = None) -> Ide
     raise EnrolmentRefused(_explain(status, body))
 
 
-async def until_enrolled(state: Path, trouble: Callable[[str], None]) -> Identity:
-    """Try until there is an identity; `trouble` is told why there is none. Raises StateError."""
+async def until_enrolled(
+    state: Path, trouble: Callable[[str], None], hurry: asyncio.Event | None = None
+) -> Identity:
+    """Try until there is an identity; `trouble` is told why there is none. `hurry` ends a pause, as
+    the site has set another proxy. Raises StateError."""
+    hurry = hurry or asyncio.Event()
     pause, longest = AGAIN_S
     while True:
+        hurry.clear()
         try:
             known = await enrol(state)
         except NetworkError as error:
             trouble(str(error))
             log.warning("not enrolled yet: %s", error)
-            await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
+            await _rest(random.uniform(0.5, 1) * pause, hurry)  # noqa: S311
             pause = min(pause * 2, longest)
         except EnrolmentRefused as error:
             trouble(str(error))
             log.error("not enrolled: %s", error)
-            await asyncio.sleep(REFUSED_AGAIN_S)
+            await _rest(REFUSED_AGAIN_S, hurry)
         else:
             trouble("")
             return known
+
+
+async def _rest(seconds: float, hurry: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await hurry.wait()
 
 
 async def _post(state: Path, provision: Provision, body: bytes) -> tuple[int, bytes]:

@@ -114,6 +114,7 @@ class Agent(Hooks):
         self._room: Room | None = None
         self._sampler = Sampler(self.driver, self.clock, self.emit, self._own_metrics)
         self._inbox = Inbox(self)
+        self._hurry = asyncio.Event()  # enrolment need not wait for its next attempt
         self._site = Site(state, self.control, self._network_changed)
         self._carriers = carriers.Carriers()
         self._group = asyncio.TaskGroup()
@@ -324,7 +325,7 @@ class Agent(Hooks):
         from agent import enrolment  # HTTP is needed once in an injector's life
 
         self._fresh = True
-        return await enrolment.until_enrolled(self.state_dir, self._set_trouble)
+        return await enrolment.until_enrolled(self.state_dir, self._set_trouble, self._hurry)
 
     def _set_trouble(self, trouble: str) -> None:
         self._trouble = trouble
@@ -488,6 +489,7 @@ class Agent(Hooks):
 
     def _network_changed(self) -> None:
         """The site set its proxy or cap. What was set stays here (R-PRV-2)."""
+        self._hurry.set()
         if self._connection is not None:
             self.record("network:change", actor="panel", outcome=Outcome.ALLOWED)
             self._connection.use(self._site.settings)

@@ -48,6 +48,7 @@ ACTIONS: dict[str, Text] = {
     "message:key_conflict": _("Message that contradicts an earlier one"),
     "message:refused": _("Message refused"),
     "outbox:gap": _("Messages of the injector are missing"),
+    "network:change": _("Network settings changed at the injector"),
     "outbox:rename": _("Outbox begun anew"),
     "outbox:room": _("Room for all messages again"),
     "outbox:shed": _("Messages given up for lack of room"),

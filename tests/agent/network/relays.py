@@ -73,6 +73,7 @@ class HttpProxy:
     """A proxy that takes CONNECT, wants credentials if it has some, and notes what was asked."""
 
     credentials: tuple[str, str] | None = None
+    leads: dict[str, int] = field(default_factory=dict)  # what only the proxy can reach: port
     asked: list[str] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
 
@@ -90,7 +91,7 @@ class HttpProxy:
                 )
                 return
         host, _colon, port = target.rpartition(":")
-        there = await asyncio.open_connection(host.strip("[]"), int(port))
+        there = await asyncio.open_connection(host.strip("[]"), self.leads.get(target, int(port)))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await join((reader, writer), there)
 

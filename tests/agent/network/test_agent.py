@@ -1,7 +1,9 @@
 """A whole agent behind the firewalls and proxies of a hospital (R-CON-2, R-CON-7, R-PRV-2)."""
 
 import asyncio
+import json
 import logging
+import socket
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from agent import control, core, enrolment
 from agent.errors import ControlError, NetworkError
-from agent.network import settings
+from agent.network import journey, settings
 from agent.network.pace import BURST_S, OVERHEAD
 from agent.wire import messages, topics
 from agent.wire.messages import Audit, Event, Heartbeat, Hello
@@ -23,6 +25,7 @@ AUTHORITY = Authority()
 STRANGER = Authority("Hospital Inspection")
 QUIET = core.Timing(ping=1.0, silence=1.2, heartbeat=3600, back_off=0.05, back_off_cap=0.1)
 PASSWORD = "Zr8-never-up"
+SEAMS = journey.Journey.__init__.__kwdefaults__
 
 
 def set_proxy(state: Path, port: int, **credentials: str) -> None:
@@ -174,6 +177,20 @@ async def test_a_proxy_can_be_set_before_there_is_an_identity(tmp_path: Path) ->
             assert shown["proxy"] == f"127.0.0.1:{port}"
 
 
+async def test_another_proxy_ends_the_pause_before_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "AGAIN_S", (3600.0, 3600.0))
+    async with EnrolmentServer(AUTHORITY).serving() as server:
+        proxy = HttpProxy(leads={"localhost:1": server.port})
+        state = tmp_path / "state"
+        provision(state, AUTHORITY, port=1)
+        async with proxy.serving() as port, Running(state) as running:
+            await until(lambda: bool(running.agent.status()["trouble"]))
+            await asyncio.to_thread(control.call, state, "network-set", proxy=f"127.0.0.1:{port}")
+            await until((state / "device.pem").exists)
+
+
 async def test_enrolment_names_what_is_wrong_with_the_proxy(tmp_path: Path) -> None:
     async with HttpProxy(credentials=("ct2", PASSWORD)).serving() as port:
         provision(tmp_path, AUTHORITY, port=443)
@@ -183,6 +200,25 @@ async def test_enrolment_names_what_is_wrong_with_the_proxy(tmp_path: Path) -> N
 
 
 # --- what lies between ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "is not known here"), ("fr_CA", "inconnu")])
+async def test_a_name_that_is_not_known_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, told: str
+) -> None:
+    """THREATS, faults: DNS failure."""
+
+    def resolve(*_args: object, **_options: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    state = enrolled(tmp_path / "state", AUTHORITY, 443)
+    (state / "driver.json").write_text(json.dumps({"language": language}))
+    monkeypatch.setattr(journey.Journey.__init__, "__kwdefaults__", SEAMS | {"resolve": resolve})
+    async with Running(state) as running:
+        await until(lambda: running.agent.status().get("finding") == "name_unknown")
+        said = (await asyncio.to_thread(control.call, state, "status"))["trouble"]
+        assert told in said
+        assert "localhost:443" in said
 
 
 async def test_tls_inspection_is_named_and_nothing_is_said_through_it(tmp_path: Path) -> None:

@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
+from agent.control import SOCKET
+from agent.main import parts
 from agent.network import settings
 from agent.network.site import Site
+from agent.panel.app import Panel
+from agent.wire.messages import Hello
+from tests.agent.network.relays import HttpProxy
 from tests.agent.panel.test_panel import BIG, SMALL, Screen, panel
-from tests.agent.support import enrolled
+from tests.agent.support import EnrolmentServer, enrolled, portal, provision
+from tests.agent.test_runtime import Running, until
 from tests.tls import Authority
 
 AUTHORITY = Authority()
@@ -55,6 +61,30 @@ async def test_the_proxy_is_typed_saved_and_shown_again_without_its_password(
         await screen.press("f2")  # the password is not typed again, and stays
         await screen.until("Saved.")
         assert settings.load(state).proxy == kept
+
+
+async def test_before_enrolment_the_proxy_is_all_that_anybody_types(tmp_path: Path) -> None:
+    """R-CON-2: an injector out of the box, behind a proxy that alone reaches the portal."""
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        server = EnrolmentServer(AUTHORITY, access_port=served.gate.port)
+        async with server.serving():
+            proxy = HttpProxy(("ct2", "s3cret"), {"localhost:1": server.port})
+            state = tmp_path / "state"
+            provision(state, AUTHORITY, port=1)
+            async with proxy.serving() as port, Running(state, parts=parts()):
+                app = Panel(state)
+                async with app.run_test(size=BIG) as pilot:
+                    screen = Screen(app, pilot, None)  # type: ignore[arg-type]
+                    await screen.until("Network (F9)")
+                    await until((state / SOCKET).exists)
+                    await screen.press("f9")
+                    await screen.until("(F2)")
+                    address = f"127.0.0.1:{port}"
+                    await screen.press(*address, "tab", *"ct2", "tab", *"s3cret", "f2")
+                    await screen.until("Saved.")
+                    await served.until(lambda: served.of(Hello), 20)
+                    await screen.press("escape")
+                    await screen.until("No remote session")
 
 
 async def until_field(screen: Screen, name: str, value: str) -> None:
