@@ -208,14 +208,19 @@ def watch(state: Path, op: str = "watch", **fields: Any) -> Iterator[dict[str, A
     raise _not_running(state)
 
 
-@contextlib.contextmanager
-def _connected(state: Path, timeout_s: float) -> Iterator[socket.socket]:
+def check(state: Path) -> None:
+    """Raises StateError when there is no such state directory: no agent could ever answer in it."""
     if not state.is_dir():
         raise StateError(
             _("There is no state directory {state}. Give the injector's own with --state.").format(
                 state=state
             )
         )
+
+
+@contextlib.contextmanager
+def _connected(state: Path, timeout_s: float) -> Iterator[socket.socket]:
+    check(state)
     try:
         with posix.connect(state / SOCKET, timeout_s) as connection:
             yield connection

@@ -152,11 +152,12 @@ def status(state: Path) -> dict[str, Any]:
 
 @main.command()
 @_state
+@_command
 def panel(state: Path) -> None:
     """Open the panel: who asks for access, Approve, Refuse, Stop."""
     from agent import panel as screen
 
-    i18n.use(i18n.chosen(state))
+    control.check(state)
     screen.run(state)
 
 
@@ -394,4 +395,7 @@ def console(states: tuple[Path, ...]) -> None:
     from agent import console as served
 
     logs.set_up()
-    served.run(list(states))
+    try:
+        served.run(list(states))
+    except AgentError as error:
+        answers.fail(error, "text")

@@ -22,6 +22,7 @@ from agent.i18n import _
 
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
+_MARKS = ("provision.json", "driver.json")  # what manufacture leaves in a state directory
 _SUN_PATH = 100  # bytes that every system takes in a Unix socket's address; Linux takes 107
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MEMORY = Path("/proc/self/statm")
@@ -43,7 +44,11 @@ def boot_seconds() -> float:
 
 
 def check_private_dir(path: Path) -> None:
-    """Raises StateError unless `path` is a directory of ours that nobody else may open."""
+    """Raises StateError unless `path` is a directory of ours that nobody else may open.
+
+    One that others may open is shut to them, if it is an injector's at all: a slip of the pen must
+    not take /tmp from everybody.
+    """
     try:
         info = path.stat()
     except OSError as error:
@@ -57,6 +62,13 @@ def check_private_dir(path: Path) -> None:
     if info.st_uid != os.getuid():
         raise StateError(_("{path} belongs to another user; run as its owner.").format(path=path))
     if info.st_mode & 0o077:
+        if not any((path / name).exists() for name in _MARKS):
+            raise StateError(
+                _(
+                    "{path} is no injector's state directory: others may open it, and there is no "
+                    "provision.json in it. Give the injector's own with --state."
+                ).format(path=path)
+            )
         path.chmod(PRIVATE_DIR)
 
 

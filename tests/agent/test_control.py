@@ -229,5 +229,14 @@ def test_a_state_directory_that_is_none(tmp_path: Path, make: Callable[[Path], A
 
 def test_a_state_directory_is_closed_to_others(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
+    (tmp_path / "provision.json").write_text("{}")
     posix.check_private_dir(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_a_directory_of_everybodys_is_left_as_it_is(tmp_path: Path) -> None:
+    """`--state /tmp`, typed by root, must not take /tmp from all others."""
+    tmp_path.chmod(0o1777)
+    with pytest.raises(StateError, match="no injector's state directory"):
+        posix.check_private_dir(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777

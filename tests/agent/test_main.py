@@ -230,6 +230,17 @@ def test_a_state_directory_that_is_not_there_is_no_stopped_agent(
     assert (status, json.loads(output)["error"]) == (2, "state")
 
 
+@pytest.mark.parametrize("command", ["panel", "console", "doctor", "run", "status"])
+def test_a_path_that_is_no_state_directory_and_no_text_either(tmp_path: Path, command: str) -> None:
+    ended = subprocess.run(
+        [*COMMAND, command, "--state", os.fsencode(tmp_path) + b"/\xff"],
+        capture_output=True, timeout=30, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert ended.stderr.strip()
+
+
 def test_the_advice_names_the_directory_whatever_its_name(tmp_path: Path) -> None:
     state = tmp_path / "CT 2"
     state.mkdir()
