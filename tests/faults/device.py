@@ -55,6 +55,19 @@ proved_by(
     fault="a message the portal must refuse (poison)",
     must="decided, recorded without its payload, told; the outbox behind it flows",
 )
+proved_by(
+    "inspected",
+    "tests/agent/network/test_journey.py",
+    "tests/agent/network/test_agent.py::test_tls_inspection_is_named_and_nothing_is_said_through_it",
+    fault="TLS-inspecting proxy, DNS failure",
+    must="a precise message in plain words; trust is never lowered",
+)
+proved_by(
+    "access-server",
+    "tests/test_failover.py",
+    fault="one access server dies",
+    must="its devices are back on the next ≤ 15 s, 0 lost either way, open shells resume",
+)
 
 
 # --- hung, or leaking ----------------------------------------------------------------------------

@@ -14,8 +14,11 @@ import pytest
 from agent import runtime
 from agent.clock import Clock
 from agent.runtime import Agent
+from agent.wire import topics
 from agent.wire.catalogue import EVENT_PRIORITY, EventCode, EventPhase
 from agent.wire.messages import Event, Hello, Telemetry
+from agent.wire.pacer import Turn
+from tests.agent import test_slow_link as slow
 from tests.agent.support import DEVICE, Portal, StubDriver, enrolled, portal
 from tests.faults import experiment
 from tests.relay import Relay, Weather
@@ -133,7 +136,9 @@ async def _loss_and_delay(folder: Path) -> str:
     echoes: list[bytes] = []
 
     def part(agent: Agent) -> None:
-        agent.stream_source(lambda: echoes.pop(0) if echoes else None)
+        agent.stream_source(
+            lambda turn, most: echoes.pop(0) if echoes and turn >= Turn.INTERACTIVE else None
+        )
 
         def echo(frame: bytes) -> None:
             echoes.append(frame)
@@ -191,8 +196,6 @@ async def _latencies(agent: Agent, served: Portal, count: int) -> list[float]:
 
 async def _keystrokes(served: Portal, count: int) -> list[float]:
     found = []
-    from agent.wire import topics
-
     for number in range(count):
         frame = b"%032d" % number
         began = time.monotonic()
@@ -201,6 +204,38 @@ async def _keystrokes(served: Portal, count: int) -> list[float]:
         found.append(time.monotonic() - began)
         served.frames.clear()
     return found
+
+
+# --- slow ----------------------------------------------------------------------------------------
+
+
+@experiment(
+    "slow-link",
+    fault="64 kbit/s with a bulk transfer running",
+    must="no heartbeat more than 2 s late",
+)
+def slow_link(folder: Path) -> str:
+    return _run(_slow_link(folder))
+
+
+async def _slow_link(folder: Path) -> str:
+    for_s = max(20, scaled(300))
+    weather = Weather(rate=slow.KBIT_64, delay_s=0.02)
+    async with slow.running(folder, weather) as (agent, served, source, relay):
+        before = relay.passed[0]
+        await slow.saturate(agent, served, source, for_s)
+        carried = relay.passed[0] - before
+        late, echo, connects = served.late_s, served.echo_s, served.connects
+    assert max(late) <= slow.LATE_S
+    assert max(echo) <= slow.LATE_S
+    assert carried > 0.5 * for_s * slow.KBIT_64, "the link was not busy"
+    assert connects == 1
+    return (
+        f"{for_s} s of bulk that never ends, the network buffering {weather.buffer // 1024} KB:"
+        f" {len(late)} heartbeats, p50 {percentile(late, 0.5):.2f} s, latest {max(late):.2f} s;"
+        f" {len(echo)} keystrokes up, latest {max(echo):.2f} s; the link carried"
+        f" {carried / for_s * 8 / 1000:.0f} kbit/s"
+    )
 
 
 # --- half-open -----------------------------------------------------------------------------------
