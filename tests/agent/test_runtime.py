@@ -29,17 +29,18 @@ from agent.wire.messages import (
     ServerHead,
     Telemetry,
 )
+from broker import packets
 from tests.agent.support import (
     DEVICE,
     SERVER_AUDIT_KEY,
     EnrolmentServer,
     Portal,
     StubDriver,
-    closed,
     enrolled,
     portal,
     provision,
 )
+from tests.relay import Relay
 from tests.tls import Authority
 
 AUTHORITY = Authority()
@@ -264,56 +265,30 @@ async def test_a_restored_injector_starts_a_new_outbox_and_says_so(tmp_path: Pat
 
 async def test_a_black_hole_is_noticed_and_the_agent_comes_back(tmp_path: Path) -> None:
     """R-CON-4, with the times of FAST: a relay that stops carrying in both directions."""
-    async with portal(tmp_path / "gate", AUTHORITY) as served:
-        relay = Relay(served.gate.port)
-        async with relay.serving():
-            state = enrolled(tmp_path / "state", AUTHORITY, relay.port)
-            async with Running(state) as agent:
-                await served.until(lambda: served.of(Hello))
-                relay.hole = True
-                await served.until(lambda: not agent.agent.online, FAST.silence + 1)
-                relay.hole = False
-                await served.until(lambda: agent.agent.online, 3)
+    async with portal(tmp_path / "gate", AUTHORITY) as served, Relay(served.gate.port) as relay:
+        state = enrolled(tmp_path / "state", AUTHORITY, relay.port)
+        async with Running(state) as agent:
+            await served.until(lambda: served.of(Hello))
+            relay.black_hole()
+            await served.until(lambda: not agent.agent.online, FAST.silence + 1)
+            relay.restore()
+            await served.until(lambda: agent.agent.online, 3)
 
 
-class Relay:
-    """Carries bytes between agent and gate until it becomes a black hole."""
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.port = 0
-        self.hole = False
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield
-        finally:
-            server.close()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        for source, sink in ((reader, other_writer), (other_reader, writer)):
-            task = asyncio.create_task(self._carry(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                if not self.hole:
-                    sink.write(data)
-                    await sink.drain()
-        except ConnectionError:
-            return
-        finally:
-            await closed(sink)
+async def test_a_gate_that_answers_no_ping_is_left_though_other_things_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-CON-4: a late PUBACK pauses, an overdue PINGRESP ends the connection."""
+    async with running(tmp_path) as (running_agent, served):
+        await served.until(lambda: running_agent.agent.outbox.depth == 0)
+        monkeypatch.setattr(packets, "PINGRESP_PACKET", b"")
+        began = asyncio.get_running_loop().time()
+        while served.connects == 1:
+            served.send(Cancel(execution=EXECUTION))
+            await asyncio.sleep(0.05)
+            assert asyncio.get_running_loop().time() - began < FAST.ping + FAST.silence + 2
+        monkeypatch.undo()
+        await served.until(lambda: running_agent.agent.online, 5)
 
 
 # --- what comes down -----------------------------------------------------------------------------

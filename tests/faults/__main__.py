@@ -5,6 +5,7 @@ the file and the others stay, so that a long run may be made of several.
 """
 
 import argparse
+import logging
 import os
 import platform
 import re
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
     known = {each.name: each for each in faults.load()}
     if unknown := set(options.names) - set(known):
         parser.error(f"no such experiment: {', '.join(unknown)}; there are {', '.join(known)}")
+    logging.getLogger().addHandler(logging.NullHandler())  # what is logged is not the result
     failed = []
     for each in known.values():
         if options.names and each.name not in options.names:
