@@ -48,10 +48,11 @@ def of(device_id: str, kind: AlarmKind, now: datetime) -> None:
         sound(device, kind, now=now)
 
 
-def standing(user: User, device: Device) -> QuerySet[Alarm]:
-    """What stands for the device where the user may see it, newest first."""
-    rows = restrict(Alarm.objects.all(), user, Action.EVENT_VIEW)
-    return rows.filter(device=device, closed_at=None)
+def standing(user: User, device: Device | None = None) -> QuerySet[Alarm]:
+    """What stands, for one device or for all, where the user may see it; newest first."""
+    rows = Alarm.objects.select_related("device__site", "device__product_line")
+    rows = restrict(rows, user, Action.EVENT_VIEW).filter(closed_at=None)
+    return rows if device is None else rows.filter(device=device)
 
 
 def acknowledge(*, actor: User, device: Device, now: datetime) -> int:

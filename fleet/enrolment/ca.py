@@ -295,20 +295,25 @@ def write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
 
 
 def load(name: str) -> Pair:
-    """An authority with its key. A key that was still `-next` when a new certificate came takes its
-    place here, so that a crash between the two does no harm. Raises Conflict."""
+    """An authority with its key. Raises Conflict."""
+    settle(name)
     certificate = x509.load_pem_x509_certificate(pem(name).encode())
-    for path in (folder() / f"{name}.key", folder() / f"{name}-next.key"):
-        if not path.exists():
-            continue
-        key = load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"{path.name} is not an elliptic-curve key")
-        if key.public_key() == certificate.public_key():
-            if path.name.endswith("-next.key"):
-                path.replace(folder() / f"{name}.key")
-            return Pair(certificate, key)
-    raise Conflict(
-        _("The key of %(name)s is missing in %(folder)s. Restore it from a backup.")
-        % {"name": name, "folder": folder()}
-    )
+    return Pair(certificate, _key(folder() / f"{name}.key"))
+
+
+def settle(name: str) -> None:
+    """A certificate that was replaced names its key: one that is still `-next` takes its place, so
+    that a crash between the two does no harm."""
+    following, certificate = folder() / f"{name}-next.key", folder() / f"{name}.pem"
+    if not following.exists() or not certificate.exists():
+        return
+    wanted = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    if _key(following).public_key() == wanted:
+        following.replace(folder() / f"{name}.key")
+
+
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{path.name} is not an elliptic-curve key")
+    return key

@@ -10,7 +10,7 @@ intermediate can be replaced without touching one of them:
 
 What the earlier intermediate issued stays good until it ends; its certificate is kept beside the
 new one for as long. `take_in` replaces the certificate, which names its key; a crash before the key
-has its place is put right when the pair is next loaded (`ca.load`).
+has its place is put right when the pair is next looked at (`ca.settle`).
 """
 
 import io
@@ -135,7 +135,7 @@ def take_in(pem: bytes, *, now: datetime) -> x509.Certificate:
         kept = ca.folder() / f"device-ca-{before.serial_number:x}.pem"
         write_private(kept, current.read_bytes())
     write_private(current, certificate.public_bytes(Encoding.PEM))
-    ca.load("device-ca")  # puts the key in its place
+    ca.settle("device-ca")
     return certificate
 
 

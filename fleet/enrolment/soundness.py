@@ -23,6 +23,9 @@ def check() -> None:
     if not ca.exists():
         return
     folder = ca.folder()
+    if not (folder / "device-ca.pem").exists():
+        ca.pem("device-ca")  # says what to do when the root has yet to sign it
+    _settle()
     certificates = {path: _certificate(path) for path in sorted(folder.glob("*.pem"))}
     for name in _NEEDED:
         if not (folder / f"{name}.key").exists():
@@ -34,6 +37,14 @@ def check() -> None:
         if certificate is not None and _key(path) != certificate.public_key():
             raise _unusable(path)
     _check_audit_key(audit_keys.key_path())
+
+
+def _settle() -> None:
+    """Finish what a crash cut short when the intermediate was replaced."""
+    try:
+        ca.settle("device-ca")
+    except (OSError, TypeError, ValueError) as error:
+        raise _unusable(ca.folder() / "device-ca.pem") from error
 
 
 def _certificate(path: Path) -> x509.Certificate:

@@ -7,6 +7,7 @@ from django.views.decorators.http import require_safe
 from agent.wire.catalogue import EventPriority, SessionState
 from fleet.access.selectors import open_sessions_for
 from fleet.accounts.permissions import Action, restrict
+from fleet.enrolment import alarms
 from fleet.inventory.models import Device
 from fleet.pages.http import page, person, show, watch_groups
 from fleet.telemetry.models import Condition
@@ -28,11 +29,13 @@ def now(request: HttpRequest) -> HttpResponse:
     counts = devices.aggregate(total=Count("pk"), online=Count("pk", filter=Q(online=True)))
     sessions = list(open_sessions_for(user)[:MAX_ROWS])
     wrong = list(conditions(user)[: MAX_ROWS * 4])
+    sounded = list(alarms.standing(user)[:MAX_ROWS])
     context = {
         "counts": counts,
         "groups": _by_priority(wrong),
-        "total": len(wrong),
-        "high": sum(row.priority == EventPriority.HIGH for row in wrong),
+        "total": len(wrong) + len(sounded),
+        "alarms": sounded,
+        "high": len(sounded) + sum(row.priority == EventPriority.HIGH for row in wrong),
         "medium": sum(row.priority == EventPriority.MEDIUM for row in wrong),
         "offline": list(devices.filter(online=False).order_by("last_seen_at")[:MAX_ROWS]),
         "active": [s for s in sessions if s.state == SessionState.ACTIVE],

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agent import identity, keystore, posix, renewal
+from agent import enrolment, identity, keystore, posix, renewal
 from agent.clock import Clock
 from agent.errors import PeerError, StateError
 from agent.identity import Identity
@@ -29,6 +29,7 @@ from tests.agent.support import (
     enrolled,
     leaf_for,
     portal,
+    provision,
 )
 from tests.agent.test_runtime import Running, until
 from tests.scale import scaled
@@ -510,3 +511,62 @@ async def test_a_way_back_that_is_closed_is_told_in_words(tmp_path: Path) -> Non
             assert "claim_refused" in running.agent.status()["certificate_trouble"]
             await until(lambda: len(server.requests) >= 2)  # somebody may put it right
         assert (state / "device.pem").read_bytes() == before
+
+
+# --- back with a new claim ------------------------------------------------------------------------
+
+
+async def test_a_new_claim_takes_a_new_key(tmp_path: Path) -> None:
+    """After a revocation: the bundle is replaced, and the new key is the only one shown."""
+    async with EnrolmentServer(AUTHORITY, access_port=4242).serving() as server:
+        state = enrolled(tmp_path / "state", AUTHORITY, 1001, enrol_port=server.port)
+        before = loaded(state)
+        provision(state, AUTHORITY, port=server.port, claim="claim-again")
+        after = await enrolment.enrol_again(state)
+        assert after.device == before.device
+        assert after.key.public_key() != before.key.public_key()
+        assert after.audit_key.private_bytes_raw() == before.audit_key.private_bytes_raw()
+        assert str(after.servers[0]) == "localhost:4242"
+        (asked,) = server.requests
+        assert asked["claim"] == "claim-again"
+        shown = x509.load_pem_x509_csr(asked["csr"].encode()).public_key()
+        assert shown == loaded(state).key.public_key()
+
+
+@pytest.mark.parametrize("step", range(8))
+async def test_a_crash_while_it_takes_a_new_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The old pair or the new one, and the same call goes on with the same new key."""
+    async with EnrolmentServer(AUTHORITY).serving() as server:
+        state = enrolled(tmp_path / "state", AUTHORITY, 1001, enrol_port=server.port)
+        with monkeypatch.context() as patch:
+            _cut(patch, step)
+            with pytest.raises(_Power):
+                await enrolment.enrol_again(state)
+        assert loaded(state).tls_context()
+        if keystore.of(state).get(Slot.NEXT) is not None:
+            await enrolment.enrol_again(state)
+        found = loaded(state)
+        assert found.tls_context()
+        asked = {request["csr"] for request in server.requests}
+        keys = {_spki(x509.load_pem_x509_csr(csr.encode()).public_key()) for csr in asked}
+        assert len(keys) <= 1
+        if keys:
+            assert keys == {_spki(found.key.public_key())}
+
+
+async def test_switched_off_it_looks_for_no_way_back(tmp_path: Path) -> None:
+    """R-CON-9: no connection means none to the enrolment endpoint either."""
+    async with EnrolmentServer(AUTHORITY).serving() as server:
+        state = _expired(tmp_path / "state", 1, server.port)
+
+        def off(agent: Agent) -> None:
+            agent.remote_enabled = False
+
+        handled = Handled()
+        parts = [off, handled.install]
+        async with Running(state, parts=parts, clock=handled.clock) as running:
+            await until(lambda: "device" in running.agent.status())
+            await asyncio.sleep(1.2)  # longer than `lost_expired_s`, and two ticks
+            assert server.requests == []

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 
 from fleet.core import clock
 from fleet.core.errors import Conflict, Invalid
-from fleet.enrolment import ca, ceremony
+from fleet.enrolment import ca, ceremony, soundness
 from tests.fleet.enrolment.asking import Applicant
 
 PASSPHRASE = "seven blue horses"
@@ -58,14 +58,16 @@ def test_a_root_that_never_was_at_the_portal(
         "ca", "init", "--root", str(offline / "device-root.pem"), "-o", str(stick / "ca.csr")
     )
     assert ca.exists()
-    with pytest.raises(Conflict, match="ca import"):
-        _leaf()  # not yet
+    for use in (_leaf, soundness.check):
+        with pytest.raises(Conflict, match="ca import"):
+            use()  # not yet
     call_command(
         "ca", "sign", str(stick / "ca.csr"), "--root", str(offline), "-o", str(stick / "ca.pem"),
         *sealed,
     )  # fmt: skip
     call_command("ca", "import", str(stick / "ca.pem"))
     assert _verifies(_leaf())
+    soundness.check()
     names = {path.name for path in portal_data.rglob("*") if path.is_file()}
     assert "device-root.key" not in names
     assert "device-ca-next.key" not in names
@@ -107,10 +109,11 @@ def test_a_crash_between_certificate_and_key_is_put_right(
     ca.init(now=clock.now())
     signed = ceremony.sign(ceremony.ask(), root=ca.offline_folder(), now=clock.now())
     with monkeypatch.context() as patch:
-        patch.setattr(ca, "load", lambda name: 1 / 0)
+        patch.setattr(ca, "settle", lambda name: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ceremony.take_in(_pem(signed), now=clock.now())
     assert (portal_data / "ca" / "device-ca-next.key").exists()
+    soundness.check()  # as at the next start
     leaf = _leaf()
     assert leaf.issuer == signed.subject
     assert _verifies(leaf)

@@ -48,8 +48,18 @@ def test_who_sees_what(
         assert button not in theirs
     assert browser(stranger).get(path).status_code == 404
     for reader in (administrator, member):
-        page = browser(reader).get(f"/devices/{device.pk}/").content.decode()
-        assert "in use in two places" in page  # under "wrong now"
+        for where in ("/", f"/devices/{device.pk}/"):  # what is wrong now
+            page = browser(reader).get(where).content.decode()
+            assert "in use in two places" in page, where
+    assert "in use in two places" not in browser(stranger).get("/").content.decode()
+
+
+def test_switched_off_is_not_merely_offline(
+    device: Device, member: User, browser: Callable[[User], Client]
+) -> None:
+    Device.objects.update(remote_enabled=False, online=False)
+    for where in ("/", "/devices/", f"/devices/{device.pk}/"):
+        assert "Switched off at the injector" in browser(member).get(where).content.decode(), where
 
 
 def test_the_buttons(
