@@ -1,19 +1,16 @@
 """What an enrolled device is told, and what a bundle holds."""
 
 import base64
-from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.utils.translation import gettext as _
 
-from broker.denied import DenyList, serial
 from fleet.audit import keys as audit_keys
 from fleet.core import clock
 from fleet.core.addresses import Address
 from fleet.core.errors import Conflict
 from fleet.enrolment import ca
-from fleet.enrolment.models import Credential
 from fleet.servers import selectors as servers
 
 
@@ -25,13 +22,6 @@ def address(where: Address) -> dict[str, Any]:
 def access_servers() -> list[dict[str, Any]]:
     """Where devices connect, in order of preference."""
     return [address(each) for each in servers.for_devices(clock.now().date())]
-
-
-def denied(now: datetime) -> DenyList:
-    """What every gate must refuse: credentials that were revoked before their end."""
-    revoked = Credential.objects.filter(revoked_at__isnull=False, not_after_at__gt=now)
-    numbers = revoked.values_list("serial_number", flat=True)
-    return DenyList(certificates=frozenset(serial(number) for number in numbers))
 
 
 def provisioning_bundle(

@@ -1,4 +1,4 @@
-"""The portal's links: one to every access server that is enabled, and the deny-list to all of them.
+"""The portal's links: one to every access server that is enabled.
 
 Looks at the rows every second. While the database cannot be read, everything stays as it is.
 """
@@ -11,7 +11,6 @@ from functools import partial
 
 from django.db import DatabaseError
 
-from broker.denied import DenyList
 from broker.exchange import Exchange
 from broker.link.remote import RemoteGate, RemoteOptions
 from fleet.core import clock
@@ -19,7 +18,6 @@ from fleet.core.addresses import parse_address
 from fleet.core.errors import PortalError
 from fleet.core.threads import in_thread
 from fleet.enrolment import ca, links
-from fleet.enrolment import selectors as enrolment
 from fleet.mqtt.queue import IngestQueue
 from fleet.servers import selectors, services
 
@@ -45,7 +43,6 @@ class Links:
         self._exchange = exchange
         self._queue = queue
         self._held: dict[str, _Held] = {}
-        self._denied = DenyList()
         self._certificates_at: datetime | None = None
 
     async def run(self) -> None:
@@ -53,18 +50,15 @@ class Links:
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
-                    wanted, denied = await in_thread(self._look)
+                    wanted = await in_thread(self._look)
                 except (DatabaseError, OSError, PortalError) as error:
                     log.warning("the access servers cannot be read: %s", error)
                 else:
                     await self._hold(wanted, group)
-                    if denied != self._denied:
-                        self._denied = denied
-                        self._exchange.deny(denied)
                 self._note_health()
                 await asyncio.sleep(LOOK_S)
 
-    def _look(self) -> tuple[dict[str, RemoteOptions], DenyList]:
+    def _look(self) -> dict[str, RemoteOptions]:
         """In a thread: what the rows ask for."""
         now = clock.now()
         rows = selectors.linked()
@@ -83,7 +77,7 @@ class Links:
                 key=folder / "link.key",
                 authority=folder / "link-ca.pem",
             )
-        return wanted, enrolment.denied(now)
+        return wanted
 
     async def _hold(self, wanted: dict[str, RemoteOptions], group: asyncio.TaskGroup) -> None:
         for name, held in list(self._held.items()):
