@@ -29,7 +29,7 @@ from tests.servers import AccessServer
 RATE = 200
 BACK_S = 15.0  # the contract's bound
 DRAIN_S = 90.0
-ROUNDS = 6 if SCALE >= 1 else 2
+ROUNDS = 6 if SCALE >= 1 else 1
 
 
 @dataclass
@@ -68,13 +68,14 @@ class Fleet:
         )
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Enrolled at the main server, and told of two access servers that are about to run."""
-    demo = Demo(tmp_path / "demo", environment={"PATENCY_NOTICE_DAYS": "0"})
+    folder = tmp_path_factory.mktemp("fleet")
+    demo = Demo(folder / "demo", environment={"PATENCY_NOTICE_DAYS": "0"})
     with (
-        AccessServer("east", tmp_path / "east") as east,
-        AccessServer("west", tmp_path / "west") as west,
+        AccessServer("east", folder / "east") as east,
+        AccessServer("west", folder / "west") as west,
     ):
         found = Fleet(demo, east, west)
         try:
@@ -85,8 +86,16 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             demo.stop()
         for server in (east, west):
             demo.manage("access-server", "bundle", server.name, "--out", str(server.folder))
-            server.start()
         yield found
+
+
+@pytest.fixture
+def fleet(made: Fleet) -> Fleet:
+    """With both of them running."""
+    for server in (made.east, made.west):
+        server.kill()
+        server.start()
+    return made
 
 
 def _add(fleet: Fleet) -> None:
