@@ -75,7 +75,12 @@ def _close_to_others(path: Path) -> None:
     """What cannot be made or changed here, opening the database says better."""
     with contextlib.suppress(OSError):
         # The log and its index take over the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # A file that is there must not be opened here: closing it again would take away the locks
+        # that every other connection of this process has on it (POSIX), and with the next process
+        # that looks into the database it would be damaged.
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             if one.exists():
                 files.close_to_others(one)

@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -160,6 +162,35 @@ def test_the_databases_files_are_the_owners_alone() -> None:
     connection.close()
     assert Organisation.objects.count() == 1
     assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+
+
+_ASK = """
+import fcntl, os, struct, sys
+asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+file = os.open(sys.argv[1], os.O_RDWR)
+sys.exit(struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] == fcntl.F_UNLCK)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_connection_takes_no_lock_away() -> None:
+    """Without its locks a database is damaged by the next process that looks into it."""
+    assert Organisation.objects.count() == 0  # this connection holds its lock as long as it lives
+
+    def other() -> None:
+        Organisation.objects.count()
+        connection.close()
+
+    def locked() -> bool:
+        command = [sys.executable, "-c", _ASK, str(connection.settings_dict["NAME"])]
+        return subprocess.run(command, timeout=10).returncode == 0
+
+    assert locked()
+    for _ in range(2):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert locked()
 
 
 def test_a_new_database_is_made_for_its_owner(tmp_path: Path) -> None:
