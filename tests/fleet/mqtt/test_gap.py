@@ -139,11 +139,11 @@ async def test_a_message_that_vanished_on_the_way_comes_after_all(here: Any) -> 
         link = agent._connection._link
         publish, vanished = link.publish, []
 
-        def lossy(topic: str, payload: bytes, token: object = None) -> None:
+        def lossy(topic: str, payload: bytes, token: object = None, **options: Any) -> None:
             if "/up/event/" in topic and not vanished and token is not None:
                 vanished.append(token)
                 return
-            publish(topic, payload, token)
+            publish(topic, payload, token, **options)
 
         link.publish = lossy
         made = []
