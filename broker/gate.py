@@ -122,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._dialogue = Dialogue(self, self._house)
         self.down = DownLane(transport, self._limits, self._house.counters)
+        self.down.drained = self._drained
         self._watch = self._loop.call_at(self._connect_by, self._look)
 
     def _identify(self, tls: Any) -> None:
@@ -181,8 +182,10 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         if self._state is not State.OVER:
             self.down.resume()
-            if not self.down.congested:
-                self._house.tell(self._house.options.drained, self.identity.device)
+
+    def _drained(self) -> None:
+        if self._state is not State.OVER:
+            self._house.tell(self._house.options.drained, self.identity.device)
 
     # --- packets -------------------------------------------------------------------------------
 

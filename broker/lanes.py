@@ -239,6 +239,7 @@ class DownLane:
         "_loop",
         "_paused",
         "_written",
+        "drained",
         "stalled_since",
         "transport",
     )
@@ -255,6 +256,7 @@ class DownLane:
         sock = transport.get_extra_info("socket")
         self._line = None if sock is None else line(sock.fileno())
         self._written = 0
+        self.drained: Callable[[], None] = _nothing  # called when it is congested no longer
         self.stalled_since: float | None = None  # loop time since when nothing has left
 
     @property
@@ -331,6 +333,8 @@ class DownLane:
             self._backlog_bytes -= len(packet)
             self.stalled_since = now if backlog else None
             self._write(packet)
+        if not self.congested:
+            self.drained()
 
     def _look_later(self) -> None:
         """The kernel does not say when the line has taken something: look again soon."""

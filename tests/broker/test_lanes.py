@@ -182,6 +182,8 @@ async def test_a_line_that_is_full_holds_frames_back_and_lets_messages_pass() ->
         pipe = Pipe()
         pipe.get_extra_info = lambda name: near  # type: ignore[method-assign,assignment,return-value]
         down = DownLane(pipe, Limits(), Counters())  # type: ignore[arg-type]
+        drained: list[bool] = []
+        down.drained = lambda: drained.append(down.congested)
         down.frame("t/s", b"1")
         assert len(pipe.written) == 1
         near.setblocking(False)
@@ -196,6 +198,7 @@ async def test_a_line_that_is_full_holds_frames_back_and_lets_messages_pass() ->
         down.frame("t/s", b"3")
         await asyncio.sleep(0.05)
         assert [each[-1:] for each in pipe.written] == [b"1", b"w"]
+        assert drained == []
         far.settimeout(0.2)
         with pytest.raises(TimeoutError):
             while far.recv(1 << 20):
@@ -205,6 +208,7 @@ async def test_a_line_that_is_full_holds_frames_back_and_lets_messages_pass() ->
                 await asyncio.sleep(0.005)
         assert [each[-1:] for each in pipe.written] == [b"1", b"w", b"2", b"3"]
         assert down.stalled_since is None
+        assert drained == [False]  # told once: whoever waits for room looks at nothing
         down.frame("t/s", b"4")
         down.close()
 
