@@ -136,6 +136,9 @@ class Link:
         self._tokens: dict[int, Token] = {}
         self._streaming = False
         self._pacer = Pacer()
+        self._reading = False  # inside paho, which calls back
+        self._writing = False
+        self._frames_due = False
         self._pings: deque[bool] = deque()  # unanswered, oldest first; true: the core's own
         self._valve = Valve(self._loop, self._send, self.frames_ready)
 
@@ -238,8 +241,12 @@ class Link:
     def frames_ready(self) -> None:
         """The source has a frame, or had none before and may have one now."""
         client = self._client
-        if client is not None and self._streaming and not client.want_write():
-            self._pull(client)
+        if client is None or not self._streaming or self._writing or client.want_write():
+            return
+        if self._reading:  # paho must not write from inside its callbacks
+            self._frames_due = True
+        else:
+            self._write(client)
 
     # --- connecting ------------------------------------------------------------------------------
 
@@ -283,10 +290,12 @@ class Link:
         self._loop.remove_reader(sock.fileno())
 
     def _on_register_write(self, client: Any, _data: Any, sock: Any) -> None:
-        self._loop.add_writer(sock.fileno(), self._writable, client)
+        if not self._writing:  # else `_write` looks itself, once, when it is through
+            self._loop.add_writer(sock.fileno(), self._writable, client)
 
     def _on_unregister_write(self, _client: Any, _data: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock.fileno())
+        if not self._writing:
+            self._loop.remove_writer(sock.fileno())
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
         if not self._is_ours(client):
@@ -338,6 +347,16 @@ class Link:
         if client is not self._client:
             return
         self._events.heard()
+        self._reading = True
+        try:
+            self._read(client)
+        finally:
+            self._reading = False
+        if self._frames_due:
+            self._frames_due = False
+            self.frames_ready()
+
+    def _read(self, client: Client) -> None:
         try:
             for _each in range(READS):
                 client.loop_read()
@@ -360,17 +379,35 @@ class Link:
             if (sock := client.socket()) is not None:
                 self._loop.remove_writer(sock.fileno())
             return
+        self._write(client)
+
+    def _write(self, client: Client) -> None:
+        """What is queued, then frames, until the socket is full or there are no more.
+
+        At once rather than when the selector says so, which costs a turn of the loop and two calls
+        of the kernel for each frame.
+        """
+        self._writing = True
         try:
             client.loop_write()
             for _each in range(FRAMES):
                 if client is not self._client or client.want_write() or not self._pull(client):
-                    return
+                    break
                 client.loop_write()
-            # The socket took all of it: with nothing queued, no event would bring us back here.
-            self._loop.call_soon(self._writable, client)
+            else:
+                # The socket took all of it: with nothing queued, no event would bring us back here.
+                self._loop.call_soon(self._writable, client)
         except Exception as error:
             log.exception("writing to the link failed")
             self._lost(type(error).__name__)
+        finally:
+            self._writing = False
+        sock = client.socket()
+        if sock is not None and client is self._client:
+            if client.want_write():
+                self._loop.add_writer(sock.fileno(), self._writable, client)
+            else:
+                self._loop.remove_writer(sock.fileno())
 
     def _pull(self, client: Client) -> bool:
         if not self._streaming:

@@ -188,6 +188,22 @@ async def test_frames_are_pulled_one_at_a_time_and_messages_pass_them(tmp_path: 
         assert [frame[0] for frame in served.frames] == [n % 256 for n in range(400)]
 
 
+async def test_a_frame_that_an_arrival_makes_ready_leaves_at_once(tmp_path: Path) -> None:
+    """paho calls back while it reads, and must not write then; nothing else comes that would."""
+    async with connected(tmp_path) as (bench, served):
+        bench.link.stream(True)
+        await asyncio.sleep(0.1)  # the mark is answered
+
+        def received(topic: str, payload: bytes) -> None:
+            bench.frames.append(payload)
+            bench.link.frames_ready()
+
+        bench.events.received = received  # type: ignore[method-assign]
+        for count in range(1, 6):
+            assert served.gate.publish(topics.down_stream(DEVICE), b"x" * 60)
+            await served.until(lambda count=count: len(served.frames) == count, 0.5)
+
+
 @pytest.mark.parametrize("size", [100, 32_000])
 async def test_a_long_stream_needs_no_other_event_to_go_on(tmp_path: Path, size: int) -> None:
     async with connected(tmp_path) as (bench, served):

@@ -105,7 +105,7 @@ def portal(data: Path) -> None:
 
 
 def agent(state: Path, service: int) -> None:
-    from agent import streams
+    from agent import main, streams
     from agent.drivers import Service
     from agent.runtime import Agent
     from agent.wire.catalogue import Level
@@ -135,7 +135,8 @@ def agent(state: Path, service: int) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, report)
         await Agent(state, parts=[streams.install, install]).run()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=main.loop_factory()) as runner:
+        runner.run(run())
 
 
 # --- the client ----------------------------------------------------------------------------------
