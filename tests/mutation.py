@@ -233,6 +233,78 @@ TABLE = (
         "if False:",
         ("tests/fleet/enrolment/test_enrol.py::test_a_revoked_credential_is_not_given_again",),
     ),
+    Mutation(
+        "a renewed certificate is refused once the new one was used",
+        "fleet/enrolment/credentials.py",
+        "older.update(superseded_at=now)",
+        "pass",
+        (
+            "tests/fleet/enrolment/test_credentials.py"
+            "::test_the_old_one_serves_until_the_new_one_was_used",
+        ),
+    ),
+    Mutation(
+        "a renewal is certified under the device's own name",
+        "agent/renewal.py",
+        "if device != known.device:",
+        "if False:",
+        ("tests/agent/test_renewal.py::test_what_is_not_for_us_is_not_taken",),
+    ),
+    Mutation(
+        "a renewal's key is the device's own",
+        "fleet/enrolment/inbound.py",
+        "elif held.device_id != device.pk:",
+        "elif False:",
+        ("tests/fleet/enrolment/test_credentials.py::test_another_devices_key_is_refused",),
+    ),
+    Mutation(
+        "a swap that a crash cut short is finished",
+        "agent/identity.py",
+        "        keys.promote()",
+        "        pass",
+        (
+            "tests/agent/test_renewal.py"
+            "::test_a_crash_at_every_step_leaves_the_old_pair_or_the_new_one",
+        ),
+    ),
+    Mutation(
+        "two machines with one credential are noticed",
+        "fleet/enrolment/clones.py",
+        "            if boot in boots:",
+        "            if False:",
+        ("tests/fleet/enrolment/test_clones.py::test_a_boot_that_comes_back_is_another_machine",),
+    ),
+    Mutation(
+        "connections that throw each other out are noticed",
+        "fleet/enrolment/clones.py",
+        "if len(recent) >= MANY or _take_turns(recent[-4:]):",
+        "if False:",
+        ("tests/fleet/enrolment/test_clones.py::test_many_takeovers_from_one_address",),
+    ),
+    Mutation(
+        "an intermediate comes from the root that devices trust",
+        "fleet/enrolment/ceremony.py",
+        "certificate.verify_directly_issued_by(root)",
+        "pass",
+        ("tests/fleet/enrolment/test_ceremony.py::test_what_must_not_issue_for_devices",),
+    ),
+    Mutation(
+        "a transfer hides the former owner's measurements",
+        "fleet/inventory/pages.py",
+        "rows = restrict(Sample.objects.filter(device=device), user, Action.DEVICE_VIEW)",
+        "rows = Sample.objects.filter(device=device)",
+        (
+            "tests/fleet/inventory/test_departures.py"
+            "::test_the_former_owner_keeps_what_was_theirs_and_sees_nothing_new",
+        ),
+    ),
+    Mutation(
+        "a private key is closed to others",
+        "agent/posix.py",
+        "    if info.st_mode & 0o077:\n        raise StateError(",
+        "    if False:\n        raise StateError(",
+        ("tests/agent/test_renewal.py::test_a_key_that_others_may_read_is_refused",),
+    ),
     # --- faults
     Mutation(
         "PUBACK after the commit",

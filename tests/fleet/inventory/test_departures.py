@@ -62,7 +62,7 @@ def _reports(device: Device, seq: int, now: datetime) -> None:
         defaults={"organisation": device.organisation, "priority": "M", "raised_at": now},
     )  # fmt: skip
     Sample.objects.create(
-        **common, at=now, received_at=now, state="idle", values={"fan_rpm": 1000.0 + seq}
+        **common, at=now, received_at=now, state="idle", values={"pressure_kpa_a": 1000.0 + seq}
     )
 
 
@@ -151,7 +151,7 @@ def test_the_former_owner_keeps_what_was_theirs_and_sees_nothing_new(
     assert "1,002" in page or "1002" in page
     assert "1,001" not in page and "1001" not in page  # the former owner's measurement
     samples = browser(new_owner).get(f"/devices/{lived.pk}/samples/").json()["samples"]
-    assert [sample["values"]["fan_rpm"] for sample in samples] == [1002.0]
+    assert [sample["values"]["pressure_kpa_a"] for sample in samples] == [1002.0]
     assert browser(member).get(f"/devices/{lived.pk}/samples/").status_code == 404
 
 
