@@ -26,6 +26,7 @@ from agent.network import findings, settings
 from agent.network.findings import Code, Failure, Finding, Observation, classify
 from agent.network.journey import AS_ANYBODY, Astray, Journey, Ready, Resolver
 from agent.network.route import Carrier, Route, Stage
+from agent.servers import ServerList, load_offered
 
 ATTEMPT_S = 8.0  # name, TCP, proxy and TLS together
 SPEAK_S = 5.0
@@ -75,10 +76,13 @@ class _Doctor:
             checks += self._reach(enrol)
             servers: tuple[Server, ...] = (enrol,)
         else:
-            for server in known.servers:
+            # With those that the portal has named and nobody has reached yet: a firewall that was
+            # not told in time shows here first.
+            dialled = ServerList(known.servers, load_offered(self._state)).dial
+            for server in dialled:
                 checks += self._access(server, known)
-            servers = known.servers if enrol in known.servers else (*known.servers, enrol)
-            if enrol not in known.servers:
+            servers = dialled if enrol in dialled else (*dialled, enrol)
+            if enrol not in dialled:
                 checks += [_mild(check) for check in self._reach(enrol)]
         proxy = self._settings.proxy
         return Examination(

@@ -19,9 +19,11 @@ from agent.doctor import checks
 from agent.doctor.checks import Check, Examination, Said, Verdict, What
 from agent.doctor.examination import examine
 from agent.errors import StateError
+from agent.identity import Server
 from agent.network import settings
 from agent.network.findings import Code
 from agent.network.journey import AS_ANYBODY
+from agent.servers import save
 from agent.wire.messages import Hello
 from broker.denied import DenyList
 from tests.agent.network.relays import Firewall, HttpProxy, answers, intercepting, serving
@@ -133,6 +135,22 @@ async def test_a_blocked_port(tmp_path: Path, free_port: int) -> None:
     async with hospital(tmp_path) as (state, _served):
         servers(state, free_port)
         assert bad(await look(state)) == [Code.PORT_REFUSED]
+
+
+async def test_a_new_access_server_that_the_firewall_does_not_know_yet(
+    tmp_path: Path, free_port: int
+) -> None:
+    """R-CON-3, R-CON-7: the injector is on line by the old one, and the report names the new."""
+    async with hospital(tmp_path) as (state, served):
+        save(
+            state,
+            [Server(host="localhost", port=served.gate.port)],
+            [Server(host="localhost", port=free_port)],
+        )
+        found = await look(state)
+    assert bad(found) == [Code.PORT_REFUSED]
+    assert f"localhost:{free_port}" in found.servers
+    assert f"localhost:{served.gate.port}" in found.servers
 
 
 async def test_a_captive_portal(tmp_path: Path) -> None:
