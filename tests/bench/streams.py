@@ -42,7 +42,7 @@ Process = subprocess.Popen[str]
 
 
 @contextlib.contextmanager
-def _process(*command: object) -> Iterator[Process]:
+def process(*command: object) -> Iterator[Process]:
     process = subprocess.Popen(
         [*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -57,14 +57,14 @@ def _process(*command: object) -> Iterator[Process]:
             process.communicate()
 
 
-def _line(process: Process) -> str:
+def line(process: Process) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, f"{process.args} ended"
     return line.strip()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -85,10 +85,10 @@ class Sealed:
         assert self.portal.stdin is not None
         self.portal.stdin.write(f"commands {COMMANDS}\n")
         self.portal.stdin.flush()
-        assert _line(self.portal) == "sent"
+        assert line(self.portal) == "sent"
         time.sleep(0.5)
         self.agent.send_signal(signal.SIGUSR1)
-        found: list[float] = json.loads(_line(self.agent))
+        found: list[float] = json.loads(line(self.agent))
         assert len(found) == COMMANDS, f"{COMMANDS - len(found)} commands were lost"
         return found
 
@@ -110,18 +110,22 @@ def _state(folder: Path, found: dict[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def _sealed(folder: Path, service: int) -> Iterator[Sealed]:
+def sealed(
+    folder: Path, service: int, between: Callable[[int], int] = lambda port: port
+) -> Iterator[Sealed]:
+    """`between` gives the port to use instead of one of the portal's: a relay's."""
     ends = (sys.executable, "-m", "tests.bench._stream_ends")
     data = folder / "portal"
     data.mkdir()
-    with _process(*ends, "portal", data) as portal:
-        found = json.loads(_line(portal))
+    with process(*ends, "portal", data) as portal:
+        found = json.loads(line(portal))
+        found |= {name: between(found[name]) for name in ("gate", "web")}
         state = _state(folder / "agent", found)
         with (
-            _process(*ends, "agent", state, service) as agent,
-            _process(*ends, "client", json.dumps({**found, "folder": str(folder)})) as client,
+            process(*ends, "agent", state, service) as agent,
+            process(*ends, "client", json.dumps({**found, "folder": str(folder)})) as client,
         ):
-            port = int(_line(client))
+            port = int(line(client))
             _wait_for(port)
             yield Sealed(port, portal, agent)
 
@@ -152,7 +156,7 @@ def _ssh(folder: Path, service: int, cipher: str | None) -> Iterator[int]:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True
         )
     (folder / "authorised").write_bytes((folder / "user.pub").read_bytes())
-    listening, offered = _free_port(), _free_port()
+    listening, offered = free_port(), free_port()
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1:{listening}\nHostKey {folder}/host\nPidFile {folder}/pid\n"
         f"AuthorizedKeysFile {folder}/authorised\nStrictModes no\nUsePAM no\n"
@@ -162,10 +166,10 @@ def _ssh(folder: Path, service: int, cipher: str | None) -> Iterator[int]:
     options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known"]
     options += ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ExitOnForwardFailure=yes"]
     options += ["-c", cipher] if cipher else []
-    with _process("/usr/sbin/sshd", "-D", "-f", folder / "config"):
+    with process("/usr/sbin/sshd", "-D", "-f", folder / "config"):
         _wait_to_listen(listening)
         target = f"{offered}:127.0.0.1:{service}"
-        with _process(
+        with process(
             "ssh", "-N", "-i", folder / "user", *options, "-p", listening, "-R", target, "127.0.0.1"
         ):
             _wait_for(offered)
@@ -247,16 +251,16 @@ def _rows(ports: dict[str, int], path: Sealed) -> Iterator[Row]:
 def run() -> list[Row]:
     here = Path("var")
     here.mkdir(exist_ok=True)
-    service = _free_port()
+    service = free_port()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=here, prefix="bench-")))
         folder = folder.absolute()
-        _line(
+        line(
             stack.enter_context(
-                _process(sys.executable, "-m", "tests.bench._stream_service", service)
+                process(sys.executable, "-m", "tests.bench._stream_service", service)
             )
         )
-        path = stack.enter_context(_sealed(folder, service))
+        path = stack.enter_context(sealed(folder, service))
         ports = {"ours": path.port}
         for number, (name, cipher) in enumerate(CIPHERS.items()):
             ports[name] = stack.enter_context(_ssh(folder / f"ssh{number}", service, cipher))
