@@ -135,7 +135,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     """A file system of this size, for as long as the block runs; needs root."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "patency-test", str(folder)]
-    subprocess.run(command, check=True, timeout=10)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0, f"no file system can be mounted, run as root: {done.stderr}"
     try:
         yield folder
     finally:
