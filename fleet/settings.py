@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.wire.catalogue import ClinicalState, ExecutionState, SessionState
+from agent.wire.catalogue import ClinicalState, ExecutionState, JobKind, SessionState
 from fleet.core.files import read_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -302,6 +302,7 @@ SPECTACULAR_SETTINGS = {
         "ClinicalStateEnum": [(state.value, state.value) for state in ClinicalState],
         "SessionStateEnum": [(state.value, state.value) for state in SessionState],
         "ExecutionStateEnum": [(state.value, state.value) for state in ExecutionState],
+        "JobKindEnum": [(kind.value, kind.value) for kind in JobKind],
     },
 }
 
