@@ -265,6 +265,7 @@ class Simulator(Driver):
         if wanted is Fault.IDLE:
             self._repair()
             self._clinic.rest()
+            self._resting = self.state  # repaired already: a fault that comes now stays
             return
         if wanted is Fault.ARMED:
             self._arm()

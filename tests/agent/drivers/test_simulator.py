@@ -262,6 +262,19 @@ def test_an_occlusion_at_rest_shows_within_seconds_and_clears(line: ModuleType) 
 
 
 @each_line
+def test_a_fault_can_be_injected_again_and_again(line: ModuleType) -> None:
+    simulator = make(line, pace=QUIET)
+    run(simulator, 60)
+    at = 60.0
+    for _round in range(6):
+        simulator.simulate("stall")
+        events = run(simulator, at + 10, since=at)
+        assert EventCode.STALL in codes(events)
+        simulator.simulate("idle")  # and at once the next, before the simulator has looked
+        at += 10
+
+
+@each_line
 def test_a_stall_stops_the_drive(line: ModuleType) -> None:
     simulator = make(line, pace=QUIET)
     run(simulator, 10)
