@@ -243,13 +243,18 @@ def test_a_shell_goes_on_after_the_portal_was_away(
         portal.call(portal.drop_websockets, held)
         process.stdin.write(b"meanwhile ")
         process.stdin.flush()
-        time.sleep(3)
+        said = ""
+        while "The connection is lost" not in said:  # once it has lasted
+            line = process.stderr.readline().decode()
+            assert line, f"it ended: {said}"
+            said += line
+        time.sleep(1)
         portal.turn_away = False
         assert process.stdout.read(10) == b"meanwhile "
         process.stdin.close()
         assert process.stdout.read() == b"<last word>"
         assert process.wait(10) == 0
-        said = process.stderr.read().decode()
+        said += process.stderr.read().decode()
         assert said.count("The connection is lost") == 1
         assert said.count("Connected again") == 1
 
