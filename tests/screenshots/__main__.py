@@ -91,6 +91,7 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "session-presence": (specialist, f"/access/{sessions['presence'].pk}/"),
         "session-active": (specialist, f"/access/{sessions['active'].pk}/"),
         "session-ended": (specialist, f"/access/{sessions['ended'].pk}/"),
+        "credential": (admin, f"/devices/{devices['CEN-20417'].pk}/identity/"),
         "report": (specialist, f"/access/{sessions['ended'].pk}/report/"),
         "jobs": (specialist, "/jobs/"),
         "job-new": (specialist, "/jobs/new/"),
@@ -108,6 +109,7 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "phone-now": (specialist, "/"),
         "phone-devices": (specialist, "/devices/"),
         "phone-device": (specialist, f"/devices/{devices['CEN-20418'].pk}/"),
+        "phone-credential": (admin, f"/devices/{devices['CEN-20417'].pk}/identity/"),
         "phone-session": (specialist, f"/access/{sessions['presence'].pk}/"),
         "menu": (specialist, "/devices/"),
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.network.site import Site
 from agent.panel.app import Panel
 from tests.agent.panel.scripted import Script, script
 
@@ -30,7 +31,17 @@ def _active(said: Script) -> None:
     said.active(**REQUEST)
 
 
-MOMENTS = {"panel-calm": _calm, "panel-request": _asked, "panel-active": _active}
+def _network(said: Script) -> None:
+    Site(said.state_dir, said.control, lambda: None).open()
+
+
+MOMENTS = {
+    "panel-calm": _calm,
+    "panel-request": _asked,
+    "panel-active": _active,
+    "panel-network": _network,
+}
+KEYS = {"panel-network": "f9"}
 
 
 def draw(only: list[str]) -> dict[str, str]:
@@ -56,16 +67,21 @@ async def _draw(only: list[str]) -> dict[str, str]:
             continue
         for language in ("en", "fr-CA"):
             for suffix, size in SIZES.items():
-                svg = await _picture(happen, language, size)
+                svg = await _picture(happen, language, size, KEYS.get(moment))
                 drawn[f"{language}-dark/{moment}{suffix}"] = svg
     return drawn
 
 
-async def _picture(happen: Callable[[Script], None], language: str, size: tuple[int, int]) -> str:
+async def _picture(
+    happen: Callable[[Script], None], language: str, size: tuple[int, int], key: str | None
+) -> str:
     with tempfile.TemporaryDirectory(prefix="patency-panel-") as folder:
         async with script(Path(folder), language) as said:
             app = Panel(said.state_dir)
             async with app.run_test(size=size) as pilot:
                 happen(said)
                 await pilot.pause(1.2)  # the panel has heard, and has laid itself out
+                if key is not None:
+                    await pilot.press(key)
+                    await pilot.pause(1.2)
                 return app.export_screenshot()

@@ -29,6 +29,7 @@ from fleet.accounts.models import Organisation, User
 from fleet.accounts.services import add_key, issue_token
 from fleet.audit.models import DeviceEntry
 from fleet.core import clock
+from fleet.enrolment.models import Alarm, AlarmKind, Credential, Issued
 from fleet.inventory.models import Device, Ownership, ProductLine, Site
 from fleet.jobs import services as jobs
 from fleet.jobs.models import Execution
@@ -85,6 +86,7 @@ class Seed:
         self._sessions()
         self._jobs()
         self._servers()
+        self._credentials(self.devices["CEN-20417"])
 
     # --- who and where ------------------------------------------------------------------------
 
@@ -351,6 +353,26 @@ class Seed:
                 created_at=self.now, linked=not trouble, trouble=trouble, devices=devices,
                 last_seen_at=self.now if not trouble else None,
             )  # fmt: skip
+
+    # --- what they show who they are with ------------------------------------------------------
+
+    def _credentials(self, device: Device) -> None:
+        """A life of three certificates, and somebody who showed the second one too late."""
+        for number, (days, issued) in enumerate(
+            ((-41, Issued.ENROLMENT), (-26, Issued.RENEWAL), (-11, Issued.RENEWAL))
+        ):
+            begun, last = self.now + timedelta(days=days), number == 2
+            Credential.objects.create(
+                device=device, serial_number=f"{number + 1}c7f20a9e4{number}b81d06", issued=issued,
+                public_key=f"{number + 1:064x}", certificate=b"", not_before_at=begun,
+                not_after_at=begun + timedelta(days=30), created_at=begun,
+                used_at=begun + timedelta(seconds=3),
+                superseded_at=None if last else begun + timedelta(days=15),
+            )  # fmt: skip
+        Alarm.objects.create(
+            device=device, organisation=device.organisation, kind=AlarmKind.SUPERSEDED,
+            raised_at=self.now - timedelta(minutes=37),
+        )  # fmt: skip
 
 
 def make(data: Path) -> Seed:
