@@ -151,6 +151,28 @@ async def test_a_live_device_is_revoked(here: Whole, tmp_path: Path, administrat
     assert not await in_thread(Alarm.objects.exists)  # it knocks, and that is no theft
 
 
+async def test_what_the_gate_refuses_stands_in_the_audit(here: Whole, tmp_path: Path) -> None:
+    """THREATS, gate: refused and audited, under the device that tried it."""
+    copy = Copy.of(here.first, tmp_path / "copy")
+    tries = {
+        "filter": raw.connect(copy.device) + raw.subscribe("#", "$SYS/#"),
+        "topic": raw.connect(copy.device) + raw.publish("pat/1/device-bbbb/up/event/1"),
+        "retained": raw.connect(copy.device) + raw.publish("x", first=0x31),
+        "will": raw.connect(copy.device, flags=0x04, tail=raw.text("x") + raw.text("x")),
+        "client_id": raw.connect("device-bbbb"),
+    }
+    for sent in tries.values():
+        async with await copy.opened(here) as client:
+            client.send(sent + raw.DISCONNECT)
+            await client.ended()
+
+    def told() -> set[str]:
+        rows = Entry.objects.filter(device=copy.device, action="gate:refused")
+        return {row.entry["reason"] for row in rows if row.entry["outcome"] == "refused"}
+
+    await until(lambda: told() == set(tries), WITHIN_S)
+
+
 @asynccontextmanager
 async def _cloned(here: Whole, folder: Path) -> AsyncIterator[Injector]:
     """The same credential on another machine, with our own agent."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation import ROOT, TABLE, Mutation, caught, copy, main
+from tests.mutation import ROOT, TABLE, Mutation
+from tests.mutation.__main__ import caught, copy, main
 
 
 @pytest.mark.parametrize("mutation", TABLE, ids=lambda mutation: mutation.name)
 def test_each_line_fits(mutation: Mutation) -> None:
     text = (ROOT / mutation.file).read_text()
-    assert mutation.old in text, "the defence has moved: bring tests/mutation.py up to date"
+    assert mutation.old in text, "the defence has moved: bring tests/mutation/ up to date"
     compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
     for test in mutation.tests:
         file, _, name = test.partition("::")

@@ -271,7 +271,7 @@ async def test_a_server_that_never_answers_does_not_block_the_loop(tmp_path: Pat
             await asyncio.sleep(0.01)
             turns += 1
             assert time.monotonic() - began < 5
-        assert turns > 20
+        assert turns > 5
 
 
 async def test_hanging_up_while_dialling_ends_the_thread(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,13 @@ async def test_an_injector_comes_online_and_says_who_it_is(tmp_path: Path) -> No
 
 async def test_a_change_of_clinical_state_is_told_at_once(tmp_path: Path) -> None:
     states: list[ClinicalState] = []
-    async with running(tmp_path, **part(lambda agent: agent.on_clinical_state(states.append))) as (
-        running_agent,
-        served,
-    ):
+    patient = replace(FAST, heartbeat=3600.0)  # it is not the next of them that tells
+    async with running(
+        tmp_path, timing=patient, **part(lambda agent: agent.on_clinical_state(states.append))
+    ) as (running_agent, served):
         running_agent.driver.state = ClinicalState.ARMED
         running_agent.agent.look()
-        await served.until(lambda: any(h.state == "armed" for h in served.of(Heartbeat)), 1)
+        await served.until(lambda: any(h.state == "armed" for h in served.of(Heartbeat)))
         assert states == [ClinicalState.ARMED]
 
 
@@ -140,9 +141,10 @@ async def test_live_samples_come_at_the_rate_asked_for(tmp_path: Path) -> None:
     async with running(tmp_path) as (running_agent, served):
         running_agent.driver.metrics[Metric("heater_duty")] = float("nan")
         served.send(Rate(hz=5, for_s=1))
+        await served.until(lambda: len(served.of(Live)) >= 2)
         await asyncio.sleep(1.5)
         live = served.of(Live)
-        assert 4 <= len(live) <= 6
+        assert len(live) <= 6  # what a busy machine missed is not made up for
         assert Metric("heater_duty") not in live[0].values  # no number: left out
 
 
@@ -270,9 +272,9 @@ async def test_a_black_hole_is_noticed_and_the_agent_comes_back(tmp_path: Path) 
         async with Running(state) as agent:
             await served.until(lambda: served.of(Hello))
             relay.black_hole()
-            await served.until(lambda: not agent.agent.online, FAST.silence + 1)
+            await served.until(lambda: not agent.agent.online)
             relay.restore()
-            await served.until(lambda: agent.agent.online, 3)
+            await served.until(lambda: agent.agent.online)
 
 
 async def test_a_gate_that_answers_no_ping_is_left_though_other_things_come(
@@ -286,9 +288,9 @@ async def test_a_gate_that_answers_no_ping_is_left_though_other_things_come(
         while served.connects == 1:
             served.send(Cancel(execution=EXECUTION))
             await asyncio.sleep(0.05)
-            assert asyncio.get_running_loop().time() - began < FAST.ping + FAST.silence + 2
+            assert asyncio.get_running_loop().time() - began < FAST.ping + FAST.silence + 10
         monkeypatch.undo()
-        await served.until(lambda: running_agent.agent.online, 5)
+        await served.until(lambda: running_agent.agent.online)
 
 
 # --- what comes down -----------------------------------------------------------------------------
@@ -461,7 +463,7 @@ async def test_status_and_simulate_over_the_control_socket(tmp_path: Path) -> No
         assert shown["certificate_days_left"] > 29
         assert shown["sessions"] == 0
         assert (await call("simulate", fault="armed")) == {"state": "armed"}
-        await served.until(lambda: any(h.state == "armed" for h in served.of(Heartbeat)), 2)
+        await served.until(lambda: any(h.state == "armed" for h in served.of(Heartbeat)))
         with pytest.raises(control.ControlError, match="no such part"):
             await call("simulate", fault="heater")
 

@@ -84,7 +84,7 @@ async def test_500_writes_a_second_share_commits_and_do_not_hold_the_loop(store:
 
     await store.write(lambda db: db.set_trace_callback(count))
     late: list[float] = []
-    longest = 0.0
+    naps: list[float] = []
 
     def note(began: float) -> None:
         late.append(time.monotonic() - began)
@@ -95,7 +95,7 @@ async def test_500_writes_a_second_share_commits_and_do_not_hold_the_loop(store:
         while (left := due - time.monotonic()) > 0:
             before = time.monotonic()
             await asyncio.sleep(min(left, 0.001))
-            longest = max(longest, time.monotonic() - before)
+            naps.append(time.monotonic() - before)
         asked = time.monotonic()
         future = store.write(lambda db, n=number: set_meta(db, f"k{n}", n))
         future.add_done_callback(lambda _f, asked=asked: note(asked))
@@ -106,7 +106,7 @@ async def test_500_writes_a_second_share_commits_and_do_not_hold_the_loop(store:
     assert commits <= elapsed / store_module.GATHER_S + 3
     assert commits < 125
     assert sorted(late)[len(late) // 2] < 0.05
-    assert longest < 0.25  # of a shared machine
+    assert sorted(naps)[len(naps) * 9 // 10] < 0.05  # a busy machine may stand still now and then
 
 
 async def test_too_many_writes_are_refused_not_kept(

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ class Listener:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self.socket.setblocking(False)
+
+    async def until(self, condition: Callable[[list[str]], object]) -> list[str]:
+        """Read until what was read meets the condition."""
+        found: list[str] = []
+        async with asyncio.timeout(10):
+            while not condition(found):
+                await asyncio.sleep(0.01)
+                found += self.read()
+        return found
 
     def read(self) -> list[str]:
         """The datagrams that have come."""
@@ -126,23 +135,17 @@ async def test_a_supervisor_feeds_the_watchdog_only_while_its_agents_move(
     script = Scripted()
     manager = Manager(listener.address, 0.02)
     task = asyncio.create_task(supervise([Path("a"), Path("b")], script, manager=manager))
-    await asyncio.sleep(0.2)
-    told = listener.read()
+    told = await listener.until(lambda told: len(told) > 4)
     assert told[0].startswith("READY=1\nWATCHDOG=1\nSTATUS=")
     assert "2 of 2 online, 6 messages wait" in told[-1]
     assert sum("READY=1" in each for each in told) == 1
-    assert len(told) > 4
     script.still = ["store"]
-    await asyncio.sleep(0.05)
-    listener.read()
-    await asyncio.sleep(0.1)
-    told = listener.read()
-    assert told
+    await listener.until(lambda told: "a store" in str(told))
+    told = await listener.until(lambda told: len(told) > 4)
     assert not any("WATCHDOG" in each for each in told)
     assert "a store" in told[-1]
     script.still = []
-    await asyncio.sleep(0.1)
-    assert "WATCHDOG=1" in listener.read()[-1]
+    await listener.until(lambda told: "WATCHDOG=1" in str(told))
     await stop(task)
     assert listener.read()[-1] == "STOPPING=1"
 
@@ -176,7 +179,7 @@ async def test_a_hung_loop_is_restarted_and_the_portal_told(tmp_path: Path) -> N
             began = time.monotonic()
             await served.until(lambda: len(served.of(Hello)) == 2, 30)
             assert service.ended[0][1:] == (-signal.SIGABRT, "watchdog")
-            assert time.monotonic() - began < watchdog_s + service.restart_s + 10
+            assert time.monotonic() - began < 30
             events = await served.until(lambda: [e for e in served.of(Event) if e.code == 602])
             reasons = [e.reason for a in served.of(Audit) for e in a.entries]
             assert (events[0].phase, reasons) == ("raised", [None, "after_fault"])
@@ -210,12 +213,12 @@ async def test_vitals_name_a_thread_that_hangs_and_an_outbox_that_waits_for_nobo
         agent = running_agent.agent
         await served.until(lambda: agent.outbox.depth == 0)
         await asyncio.sleep(0.6)
-        assert agent.still() == []
+        await until(lambda: agent.still() == [])
         served.deciding = False  # the portal is slow: nobody's fault here
         running_agent.event()
         agent.look()
         await asyncio.sleep(0.6)
-        assert agent.still() == []
+        await until(lambda: agent.still() == [])
         served.back()
 
         held = threading.Event()

@@ -41,7 +41,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Every asynchronous test here runs on both loops; what measures, on the one of production."""
-    if item.path.stem in ("test_neighbours", "test_cost"):
+    if item.path.stem in ("test_neighbours", "test_cost", "test_deadlines"):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

@@ -5,13 +5,11 @@ Requirements: R-CON-3, R-CON-6; ADR 0006.
 
 import asyncio
 import ssl
-import time
 from typing import Any
 
 import pytest
 
 from broker.errors import Reason
-from broker.options import Limits
 from tests.broker import raw
 from tests.broker.conftest import A, Running, Start
 from tests.broker.raw import Raw
@@ -77,12 +75,6 @@ async def test_the_accept_loop_survives_running_out_of_descriptors(
         await device.ping()
 
 
-def test_ten_seconds_for_connect() -> None:
-    """Tests shorten it; this is what a hospital gets."""
-    assert Limits().connect_s == 10
-    assert Limits().keepalive_factor == 1.5
-
-
 async def test_half_open_sockets_beside_live_devices(start: Start) -> None:
     """THREATS: 1,000 of each; live devices unaffected, and the port still answers."""
     count = scaled(1000)
@@ -92,9 +84,7 @@ async def test_half_open_sockets_beside_live_devices(start: Start) -> None:
         if index % 2:
             writer.write(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello that goes no further
     async with await running.live(A) as device:
-        before = time.monotonic()
-        await device.ping()
-        assert time.monotonic() - before < 0.5
+        await device.ping()  # test_neighbours.py measures it
         for reader, writer in sockets:
             assert await Raw(reader, writer).ended() == b""
             writer.close()
@@ -115,10 +105,12 @@ async def test_handshakes_that_stall_give_their_place_up(start: Start) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.gate.port)
         writer.write(outgoing.read())
         stalled.append((reader, writer))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        while running.gate.stats().handshakes < 4:  # noqa: ASYNC110  (every place is taken)
+            await asyncio.sleep(0.01)
     async with await running.live(A) as device:
         await device.ping()
-    assert running.handler.has("refused", None, Reason.CROWDED)
+    await running.handler.told("refused", None, Reason.CROWDED)
     for _, writer in stalled:
         writer.close()
 

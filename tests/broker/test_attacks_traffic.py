@@ -30,6 +30,11 @@ pytestmark = BOTH_CARRIERS
         f"pat/1/{A}/up/#",
         f"pat/1/{A}/dn/+",
         f"pat/1/{A}/dn/#/x",
+        f"pat/1/{A}/dn/job/#",
+        f"pat/1/{A}/dn#",
+        f"pat/1/{A[:-1]}#",
+        f"pat/1/{A}/dn/job/1 ",
+        f"pat/1/{A}/dn/" + "x" * 3000,
         f"pat/1/{B}/dn/#",
         f"$share/g/pat/1/{A}/dn/#",
         "$SYS/#",
@@ -44,6 +49,26 @@ async def test_a_subscription_outside_the_grant(running: Running, wanted: str) -
         await running.handler.told("refused", A, Reason.FILTER)
         assert not running.gate.publish(f"pat/1/{B}/dn/refused/1", b"")
         await attacker.ping()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        (f"pat/1/{A}/dn/job/1\0", Reason.MALFORMED),
+        (b"pat/1/\xff\xff", Reason.MALFORMED),
+        (b"\xed\xa0\x80", Reason.MALFORMED),  # a surrogate
+        ("", Reason.MALFORMED),
+        ("x" * 5000, Reason.TOO_LARGE),
+    ],
+)
+async def test_a_filter_that_is_no_text(
+    running: Running, wanted: str | bytes, reason: Reason
+) -> None:
+    # codecs_amqtt.decode_string turns invalid UTF-8 into its Python repr and carries on.
+    async with await running.live(A, subscribed=False) as attacker:
+        attacker.send(raw.subscribe(wanted))
+        assert await attacker.ended() == b""
+    await running.handler.told("refused", A, reason)
 
 
 async def test_a_refused_filter_beside_a_good_one(running: Running) -> None:
@@ -161,12 +186,12 @@ async def test_a_packet_that_nobody_asked_for(running: Running, sent: bytes) -> 
 async def test_silence_beyond_the_keepalive(running: Running) -> None:
     # ProtocolHandler.handle_read_timeout is empty: amqtt never enforces keepalive.
     async with await running.live(A, keepalive=1) as device:
-        for _ in range(3):  # alive for longer than the limit
-            await asyncio.sleep(0.6)
+        for _ in range(6):  # alive for longer than the limit
+            await asyncio.sleep(0.3)
             await device.ping()
         before = time.monotonic()
         assert await device.ended() == b""
-        assert 1.2 < time.monotonic() - before < 2.5
+        assert time.monotonic() - before > 1.2  # test_deadlines.py knows how late it may be
     await running.handler.told("disconnected", A, Reason.SILENT)
 
 
@@ -196,9 +221,7 @@ async def test_a_reader_that_stops_reading(start: Start) -> None:
             most = max(most, running.gate.stats().buffered_bytes)
             assert sent < 64 * 1024 * 1024
             if not sent % (1024 * 1024):
-                before = time.monotonic()
-                await other.ping()
-                assert time.monotonic() - before < 0.5
+                await other.ping()  # test_neighbours.py measures it
             await asyncio.sleep(0)
         assert most <= 1024 * 1024 + 2 * len(frame)
         await running.handler.told("disconnected", A, Reason.NOT_READING)
@@ -251,16 +274,13 @@ async def test_a_reader_stalled_for_too_long(start: Start) -> None:
 
 
 async def test_one_device_far_above_the_rate(start: Start) -> None:
-    """It is slowed; the others' answers stay quick."""
+    """It is slowed to its rate, and loses nothing."""
     running = await start(limits={"messages_per_s": 200.0, "messages_burst": 50})
     async with await running.live(A) as loud, await running.live(B) as other:
-        loud.send(raw.publish(f"pat/1/{A}/up/telemetry/1") * 2000)
-        slowest = 0.0
-        for _ in range(20):
-            before = time.monotonic()
+        began = time.monotonic()
+        loud.send(raw.publish(f"pat/1/{A}/up/telemetry/1") * 400)
+        for at_least in (50, 150, 400):
+            await running.handler.until(lambda n=at_least: len(running.handler.deliveries) >= n)
+            taken, took = len(running.handler.deliveries), time.monotonic() - began
+            assert taken <= 50 + 200 * (took + 0.1), (taken, took)
             await other.ping()
-            slowest = max(slowest, time.monotonic() - before)
-            await asyncio.sleep(0.025)
-        taken = len(running.handler.deliveries)
-        assert 50 <= taken < 400, taken
-        assert slowest < 0.25

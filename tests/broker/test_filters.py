@@ -32,12 +32,12 @@ def generated(random_: random.Random) -> str:
     return "/".join(levels)
 
 
-def granted(text: str) -> bool:
+def granted(text: str, way: str = "dn") -> bool:
     """The two lines of docs/protocol.md, said once more in other words."""
     levels = text.split("/")
-    if levels[:4] != ["pat", "1", A, "dn"]:
+    if levels[:4] != ["pat", "1", A, way]:
         return False
-    if levels[4:] in (["#"], ["s"]):
+    if levels[4:] == ["s"] or (levels[4:] == ["#"] and way == "dn"):
         return True
     kind, version = levels[4:] if len(levels) == 6 else ("", "")
     return (

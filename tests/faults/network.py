@@ -279,7 +279,7 @@ async def _half_open(folder: Path) -> str:
             await asyncio.sleep(max(0.0, began + 40 - time.monotonic()))  # back-offs grow
             relay.restore()
             back = await _when(agents, True, time.monotonic())
-    assert max(found) <= 15.5  # and what the timer of a busy loop is late
+    assert max(found) <= 15
     assert max(back) <= 30
     return (
         f"{count} agents, silent for 40 s: found after {percentile(found, 0.5):.1f} s (median),"

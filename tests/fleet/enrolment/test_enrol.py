@@ -145,6 +145,15 @@ def test_another_audit_key_is_another_device(applicant: Applicant) -> None:
     assert ask(applicant.body(audit_key=other)).status_code == 409
 
 
+def test_another_key_is_another_device_whatever_else_it_shows(applicant: Applicant) -> None:
+    """Claim and audit key may have been copied; the key that was born there was not."""
+    assert ask(applicant.body()).status_code == 200
+    thief = Applicant(applicant.claim)
+    answer = ask(thief.body(audit_key=applicant.body()["audit_key"]))
+    assert (answer.status_code, answer.json()["error"]) == (409, "claim_taken")
+    assert Credential.objects.count() == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"claim": "x" * 43}, {"serial": "SN-OTHER"}, {"product_line": "ct-multi"}],

@@ -1,5 +1,6 @@
 """Deciding on what devices send: once, whatever comes (R-CON-5, R-CON-8)."""
 
+import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -138,6 +139,27 @@ def test_poison_is_decided_and_the_outbox_behind_it_flows(
     assert decision.seq == (4 if keyed else None)
     assert refusals(ports) == ([(4, reason)] if keyed else [])
     assert Outbox.objects.get().high == 5
+
+
+def test_nothing_of_a_refused_message_is_kept(
+    sender: Sender, ports: Ports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-PRV-1: it may hold anything, a name too; its length and digest are the whole record."""
+    secret = b"Tremblay, Josephine"
+    keyed = b'{"outbox":"%s","seq":4,"remark":"%s"}' % (OUTBOX.encode(), secret)
+    poison = [
+        sender.item(keyed, "event"),
+        sender.item(secret, "telemetry"),
+        sender.item(secret, "x"),
+    ]
+    make_writer().settle(poison)
+    assert sorted(sender.acked) == [0, 1, 2]
+    connection.ensure_connection()
+    everything = "\n".join(connection.connection.iterdump())
+    for item in poison:
+        assert hashlib.sha256(item.payload).hexdigest() in everything
+    for trace in (everything, caplog.text, str(ports.sent), str(ports.hints)):
+        assert secret.decode() not in trace
 
 
 def test_refused_again_when_it_comes_again(sender: Sender, ports: Ports) -> None:

@@ -68,7 +68,7 @@ async def serving() -> AsyncIterator[Running]:
             running.stop.set()
             started = time.monotonic()
             await task
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 10  # as a process, below, it has three
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -182,7 +182,7 @@ async def _push_is_fast(raw: Raw, device: str) -> None:
         times.append(time.perf_counter() - committed)
         assert topic == f"pat/1/{device}/dn/cancel/1"
         assert payload == messages.encode(cancel)
-    assert sorted(times)[len(times) // 2] < 0.05  # the bench measures; this finds a broken path
+    assert sorted(times)[len(times) // 2] < 0.5  # the bench measures; this finds a broken path
 
 
 async def test_the_web_answers_on_both_ports(applicant: Applicant) -> None:
