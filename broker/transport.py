@@ -18,11 +18,16 @@ from broker.errors import Reason
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a transport is. `detail` is a code of why it is not up, empty when it is."""
+    """How a transport is. `detail` is a code of why it is not up, empty when it is.
+
+    `certificates_end` is when the first certificate of an access server ends, as last heard:
+    seconds since 1970, None for one that has said nothing yet and for the gate in this process.
+    """
 
     up: bool
     devices: int
     detail: str = ""
+    certificates_end: float | None = None
 
 
 class Transport(Protocol):

@@ -74,6 +74,7 @@ class RemoteGate:
         self._topics: dict[bytes, Topic] = {}
         self._jitter = random.SystemRandom()
         self.trouble: Trouble | None = Trouble.NOT_YET
+        self._ends: float | None = None  # the first of its certificates to end, seconds since 1970
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -127,6 +128,8 @@ class RemoteGate:
         if not wire.names(line.certificate, wire.SERVER_URI + self.options.name):
             line.close(Trouble.NAME)
             return
+        # As long as the gate does not say more: what it shows to us was made with the rest.
+        self._ends = ssl.cert_time_to_seconds(line.certificate["notAfter"])
         line.write(packets.client_packet(wire.PORTAL, _KEEPALIVE_S))
 
     def closed(self, line: Line, trouble: Trouble) -> None:
@@ -190,6 +193,9 @@ class RemoteGate:
                 if part.last:
                     self._complete = True
                     self._note(None)
+            case wire.CERTIFICATES:
+                ends = wire.decode(wire.Certificates, payload)
+                self._ends = min(ends.server, ends.link)
             case wire.CONNECTED:
                 self._came(wire.decode(wire.Presence, payload), now)
             case wire.DISCONNECTED:
@@ -305,7 +311,9 @@ class RemoteGate:
 
     def health(self) -> Health:
         detail = self.trouble.value if self.trouble is not None else ""
-        return Health(up=self._complete, devices=len(self._frames), detail=detail)
+        return Health(
+            up=self._complete, devices=len(self._frames), detail=detail, certificates_end=self._ends
+        )
 
 
 def remote_context(options: RemoteOptions) -> ssl.SSLContext:

@@ -44,6 +44,7 @@ class UplinkOptions:
     key: Path
     authority: Path
     state: Path
+    certificates: wire.Certificates | None = None  # when they end, to be told to the portal
     limits: LinkLimits = field(default_factory=LinkLimits)
 
 
@@ -177,6 +178,8 @@ class Uplink:
         line.ready, self._line = True, line
         log.warning("link: the portal is connected")
         now = asyncio.get_running_loop().time()
+        if self._options.certificates is not None:
+            self._tell(wire.CERTIFICATES, self._options.certificates)
         for part in wire.snapshot(self._online, now):
             self._tell(wire.SNAPSHOT, part)
         for packet_id, delivery, again in self._window.send():

@@ -28,6 +28,7 @@ CONNECTED = "link/1/connected"
 DISCONNECTED = "link/1/disconnected"
 REFUSED = "link/1/refused"
 TAKEN = "link/1/taken"
+CERTIFICATES = "link/1/certificates"
 # portal to gate
 KICK = "link/1/kick"
 DENY = "link/1/deny"
@@ -131,6 +132,13 @@ class Taken(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class Certificates(msgspec.Struct, frozen=True):
+    """When the certificates end that the gate has loaded: seconds since 1970."""
+
+    server: float  # what devices are shown
+    link: float  # what the portal is shown
+
+
 class Kick(msgspec.Struct, frozen=True):
     device: str
     reason: str
@@ -148,7 +156,7 @@ class Denied(msgspec.Struct, frozen=True):
 S = TypeVar("S")
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Snapshot, Presence, Gone, Refusal, Taken, Kick, Denied)
+    for kind in (Snapshot, Presence, Gone, Refusal, Taken, Certificates, Kick, Denied)
 }
 encode = msgspec.json.Encoder().encode
 

@@ -22,16 +22,18 @@ def live(request: HttpRequest) -> JsonResponse:
 @require_safe
 @never_cache
 def ready(request: HttpRequest) -> JsonResponse:
-    """200 when every part works, 503 with what does not."""
-    parts = readiness.report()
+    """200 when every part works, 503 with what does not; and what warns."""
+    parts, warnings = readiness.report(), list[str]()
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM django_migrations LIMIT 1")
         parts["database"] = True
+        warnings = readiness.warnings()
     except DatabaseError:
         parts["database"] = False
     ready = all(parts.values())
-    return JsonResponse({"ready": ready, "parts": parts}, status=200 if ready else 503)
+    told = {"ready": ready, "parts": parts, "warnings": warnings}
+    return JsonResponse(told, status=200 if ready else 503)
 
 
 @csrf_exempt  # so that a POST is told that there is none, and not that its form is too old

@@ -6,7 +6,7 @@ Looks at the rows every second. While the database cannot be read, everything st
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from django.db import DatabaseError
@@ -111,7 +111,7 @@ class Links:
                 self._changed(name)
 
     def _note(self, name: str, remote: RemoteGate, *, up: bool) -> None:
-        health = remote.health()
+        health, ends = remote.health(), remote.health().certificates_end
         work = partial(
             services.note_health,
             name,
@@ -119,5 +119,6 @@ class Links:
             trouble="" if up else health.detail,
             devices=health.devices if up else 0,
             now=clock.now(),
+            certificates_end_at=datetime.fromtimestamp(ends, UTC) if ends is not None else None,
         )
         self._queue.submit(f"server {name}", work)

@@ -28,6 +28,7 @@ from broker.server import Gate
 from broker.transport import Transport
 from fleet.access.hub import hub
 from fleet.core import clock, ports, readiness
+from fleet.enrolment import endings
 from fleet.enrolment.denylist import denied
 from fleet.inventory import services as inventory
 from fleet.inventory.services import ACCESS_SERVER
@@ -266,8 +267,10 @@ def _readiness(running: Running) -> Iterator[None]:
     if gate is not None:
         readiness.register("gate", lambda: gate.port != 0)
     readiness.register("ingest", lambda: running.writer.alive and running.writer.healthy)
+    readiness.register_warnings("certificates", endings.warnings)
     try:
         yield
     finally:
         readiness.unregister("gate")
         readiness.unregister("ingest")
+        readiness.unregister_warnings("certificates")

@@ -16,6 +16,7 @@ from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.sqlite.checkpoint import checkpoint
 from fleet.enrolment import credentials
+from fleet.enrolment.endings import Endings
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.jobs import services as jobs
@@ -69,6 +70,7 @@ def standard() -> tuple[Tick, ...]:
         Tick("jobs", timedelta(seconds=1), jobs.tick),
         Tick("credentials", timedelta(seconds=1), credentials.tick),
         Tick("expiring", timedelta(minutes=1), credentials.count_expiring),
+        Tick("endings", timedelta(minutes=1), Endings().look),
         Tick("checkpoint", timedelta(seconds=15), checkpoint),
         Tick("heads", timedelta(seconds=5), Heads().tell),
         Tick("servers", timedelta(seconds=2), Told().tell),

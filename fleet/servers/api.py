@@ -27,8 +27,11 @@ class ServerSerializer(Strict, serializers.ModelSerializer[AccessServer]):
         fields = [
             "name", "host", "address", "port", "place", "region", "link", "position", "enabled",
             "listed_on", "unlisted_on", "linked", "trouble", "devices", "last_seen_at",
+            "certificates_end_at",
         ]  # fmt: skip
-        read_only_fields = ["enabled", "unlisted_on", "linked", "devices", "last_seen_at"]
+        read_only_fields = [
+            "enabled", "unlisted_on", "linked", "devices", "last_seen_at", "certificates_end_at",
+        ]  # fmt: skip
         extra_kwargs: dict[str, Any] = {"name": {"validators": []}}
         validators: list[Any] = []  # the service says it with the remedy
 

@@ -34,6 +34,8 @@ class AccessServer(models.Model):
     trouble = models.CharField(max_length=16, blank=True)  # broker.link.wire.Trouble
     devices = models.PositiveIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True, blank=True)
+    # When the first of the certificates ends that it has loaded, as it last told.
+    certificates_end_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["position", "name"]

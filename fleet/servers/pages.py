@@ -15,6 +15,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from fleet.core import clock
 from fleet.core.errors import Conflict, Invalid
+from fleet.enrolment import endings
+from fleet.enrolment.endings import Ending
 from fleet.pages.http import page, person, show
 from fleet.servers import selectors, services
 from fleet.servers.forms import AddForm, ChangeForm, RetireForm
@@ -27,14 +29,17 @@ KEPT_S = 300  # how long a copy of the allow-list may be kept by caches on the w
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An access server with its link's trouble in words, empty while it is linked."""
+    """An access server with its link's trouble in words, empty while it is linked, and the end of
+    its certificates when that is near."""
 
     server: AccessServer
     trouble: str | Promise
+    ending: Ending | None
 
 
 def _row(server: AccessServer) -> Row:
-    return Row(server, TROUBLES.get(server.trouble, "") if not server.linked else "")
+    trouble = TROUBLES.get(server.trouble, "") if not server.linked else ""
+    return Row(server, trouble, endings.of_server(server, clock.now()))
 
 
 @page

@@ -145,7 +145,10 @@ def get(name: str) -> AccessServer:
     """Raises NotFound."""
     row = AccessServer.objects.filter(name=name).first()
     if row is None:
-        raise NotFound(_("There is no such access server."))
+        raise NotFound(
+            _("There is no such access server. The access servers are: %(names)s.")
+            % {"names": ", ".join(AccessServer.objects.values_list("name", flat=True)) or "–"}
+        )
     return row
 
 
@@ -170,11 +173,22 @@ def _record(actor: User, action: str, now: datetime) -> None:
     )
 
 
-def note_health(name: str, *, linked: bool, trouble: str, devices: int, now: datetime) -> None:
-    """What the link to it says. `last_seen_at` is when there last was one."""
+def note_health(
+    name: str,
+    *,
+    linked: bool,
+    trouble: str,
+    devices: int,
+    now: datetime,
+    certificates_end_at: datetime | None = None,
+) -> None:
+    """What the link to it says. `last_seen_at` is when there last was one; the end of its
+    certificates stays what it was when nothing is said of it."""
     fields: dict[str, Any] = {"linked": linked, "trouble": trouble, "devices": devices}
     if linked:
         fields["last_seen_at"] = now
+    if certificates_end_at is not None:
+        fields["certificates_end_at"] = certificates_end_at
     AccessServer.objects.filter(name=name).update(**fields)
 
 

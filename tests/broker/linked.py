@@ -8,6 +8,7 @@ from pathlib import Path
 from broker.link.line import LinkLimits
 from broker.link.remote import RemoteGate, RemoteOptions
 from broker.link.uplink import Uplink, UplinkOptions
+from broker.link.wire import Certificates
 from broker.options import GateOptions, Limits
 from broker.server import Gate
 from tests.broker.conftest import Recorder
@@ -30,6 +31,7 @@ class Linked:
         gate_limits: Limits | None = None,
         port: int = 0,
         link_port: int = 0,
+        certificates: Certificates | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self.links, self.limits = folder, links, limits
@@ -38,6 +40,7 @@ class Linked:
             UplinkOptions(
                 host="127.0.0.1", port=link_port, certificate=certificate, key=key,
                 authority=links.write(folder), state=folder, limits=limits,
+                certificates=certificates,
             )
         )  # fmt: skip
         self.gate = Gate(

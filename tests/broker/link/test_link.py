@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from broker.denied import DenyList
 from broker.errors import NotStarted, Reason
 from broker.exchange import Exchange
 from broker.link import store
-from broker.link.wire import Trouble
+from broker.link.wire import Certificates, Trouble
 from broker.options import Limits
 from tests.broker import raw
 from tests.broker.conftest import A, B, Recorder
@@ -339,6 +340,19 @@ async def test_one_device_and_two_servers(
     assert [entry[0] for entry in world.portal.log][:3] == [
         "connected", "disconnected", "connected",
     ]  # fmt: skip
+
+
+async def test_the_portal_hears_when_certificates_end(world: World) -> None:
+    """The first of the two; of an access server that says nothing of it, what it shows us."""
+    for told in (Certificates(server=2e9, link=3e9), Certificates(server=3e9, link=2e9)):
+        east = await world.server(certificates=told)
+        remote = await east.linked(world.portal)
+        assert remote.health().certificates_end == 2e9
+        await east.stop()
+    silent = await world.server()
+    remote = await silent.linked(world.portal)
+    shown = x509.load_pem_x509_certificate((silent.folder / "link.pem").read_bytes())
+    assert remote.health().certificates_end == shown.not_valid_after_utc.timestamp()
 
 
 async def test_a_device_may_use_up_its_own_window_alone(world: World) -> None:

@@ -9,7 +9,11 @@ from fleet.core import readiness
 @pytest.mark.django_db
 def test_live_and_ready(client: Client) -> None:
     assert client.get("/-/live").json() == {"live": True}
-    assert client.get("/-/ready").json() == {"ready": True, "parts": {"database": True}}
+    assert client.get("/-/ready").json() == {
+        "ready": True,
+        "parts": {"database": True},
+        "warnings": [],
+    }
     readiness.register("ingest", lambda: False)
     try:
         answer = client.get("/-/ready")
@@ -17,6 +21,19 @@ def test_live_and_ready(client: Client) -> None:
         readiness.unregister("ingest")
     assert answer.status_code == 503
     assert answer.json()["parts"]["ingest"] is False
+
+
+@pytest.mark.django_db
+def test_what_warns_is_said_and_does_not_make_it_unready(client: Client) -> None:
+    """Nobody takes a portal out of service two months before its certificate ends."""
+    readiness.register_warnings("certificates", lambda: ["certificate_soon:server"])
+    try:
+        answer = client.get("/-/ready")
+    finally:
+        readiness.unregister_warnings("certificates")
+    assert answer.status_code == 200
+    assert answer.json()["warnings"] == ["certificate_soon:server"]
+    assert client.get("/-/ready").json()["warnings"] == []
 
 
 def test_metrics_name_nobody(client: Client) -> None:

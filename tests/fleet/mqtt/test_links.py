@@ -6,6 +6,7 @@ Requirements: R-CON-5, R-CON-6, R-CON-9.
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.core.management import CommandError, call_command
 
 from fleet.accounts.models import User
 from fleet.core import clock, ports
-from fleet.enrolment import ca, limits, links, services
+from fleet.enrolment import ca, endings, limits, links, services
 from fleet.enrolment.models import Credential
 from fleet.inventory.models import Device, ProductLine, Site
 from fleet.mqtt import bundle
@@ -46,14 +47,18 @@ def make(
     settings.PATENCY_NOTICE_DAYS = 0
     made: list[AccessServer] = []
 
-    def one(name: str, *, position: int = 10) -> AccessServer:
+    def one(name: str, *, position: int = 10, days_ago: int = 0) -> AccessServer:
         server = AccessServer(name, tmp_path / name)
         made.append(server)
         add(
             administrator, name, host="localhost", address="127.0.0.1", port=server.port,
             link=f"127.0.0.1:{server.link}", position=position,
         )  # fmt: skip
-        call_command("access_server", "bundle", name, "--out", str(server.folder))
+        if days_ago:
+            made_at = clock.now() - timedelta(days=days_ago)
+            links.write_bundle(Row.objects.get(pk=name), server.folder, now=made_at)
+        else:
+            call_command("access_server", "bundle", name, "--out", str(server.folder))
         return server
 
     yield one
@@ -184,6 +189,27 @@ async def test_an_access_server_that_dies_is_seen(make: Any) -> None:
         assert running.exchange.transports.keys() == {"local", "east"}
         await in_thread(east.start)
         await until(_linked("east"), 15)
+
+
+async def test_the_end_of_its_certificates_is_said_in_time(make: Any) -> None:
+    """By the process itself, with the command, and at the portal: row, readiness; a renewed bundle
+    settles it with the restart."""
+    east = await in_thread(lambda: make("east", days_ago=390).start())
+    assert "certificates of access server east end on" in east.output
+    assert "manage.py access-server bundle east --out east" in east.output
+    async with serving():
+        await until(_linked("east"), 10)
+        first = await in_thread(lambda: Row.objects.get(pk="east").certificates_end_at)
+        assert timedelta(days=6) < first - clock.now() < timedelta(days=7)
+        assert await in_thread(endings.warnings) == ["certificate_urgent:access_server"]
+        await in_thread(
+            lambda: call_command("access_server", "bundle", "east", "--out", str(east.folder))
+        )
+        assert await in_thread(endings.warnings) != []  # not there yet
+        await in_thread(east.terminate)
+        await in_thread(east.start)
+        await until(lambda: endings.warnings() == [], 15)
+    assert east.output.count("end on") == 1
 
 
 # --- the bundle and the command -------------------------------------------------------------------

@@ -193,6 +193,7 @@ async def test_the_web_answers_on_both_ports(applicant: Applicant) -> None:
         assert answer.json() == {
             "ready": True,
             "parts": {"database": True, "gate": True, "ingest": True},
+            "warnings": [],
         }
         port = running.web.servers[0].sockets[0].getsockname()[1]
         async with httpx.AsyncClient(trust_env=False) as client:

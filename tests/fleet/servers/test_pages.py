@@ -110,6 +110,51 @@ def test_how_each_is(administrator: User, browser: Callable[[User], Client]) -> 
     assert "Un autre serveur d’accès répond" in text(browser(administrator).get("/servers/"))
 
 
+def _ends(name: str, days: float) -> None:
+    now = clock.now()
+    services.note_health(
+        name, linked=True, trouble="", devices=0, now=now,
+        certificates_end_at=now + timedelta(days=days, minutes=1),
+    )  # fmt: skip
+
+
+def test_certificates_that_end_are_said_with_the_command(
+    administrator: User, browser: Callable[[User], Client]
+) -> None:
+    """On its page, in the list and under what is wrong now; the command is whole."""
+    for name, days in (("east", 61), ("west", 59), ("north", 13), ("south", -2)):
+        add(administrator, name)
+        _ends(name, days)
+    client = browser(administrator)
+    board = text(client.get("/"))
+    for name, said in (("west", "in 59 days"), ("north", "in 13 days"), ("south", "Ended on")):
+        command = f"manage.py access-server bundle {name} --out {name}"
+        page = text(client.get(f"/servers/{name}/"))
+        assert said in page
+        assert f'<div class="command"><code>{command}</code></div>' in page
+        assert f"<code>{command}</code>" in board
+    assert board.index("bundle south") < board.index("bundle north") < board.index("bundle west")
+    for page in (board, text(client.get("/servers/east/"))):
+        assert "bundle east --out east" not in page
+    listed = text(client.get("/servers/"))
+    assert listed.count("Certificates:") == 3
+    services.set_enabled(actor=administrator, name="north", enabled=False, now=clock.now())
+    assert "bundle north" not in text(client.get("/"))  # nobody connects there
+    administrator.language = "fr-ca"
+    administrator.save()
+    assert "dans 59 jours" in text(browser(administrator).get("/servers/west/"))
+
+
+@pytest.mark.parametrize("who", ["owner", "member", "stranger"])
+def test_certificates_are_the_administrators_affair(
+    who: str, administrator: User, browser: Callable[[User], Client],
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    add(administrator, "east")
+    _ends("east", 3)
+    assert "east" not in text(browser(request.getfixturevalue(who)).get("/"))
+
+
 @pytest.mark.parametrize("who", ["owner", "member", "stranger"])
 def test_nobody_else_sees_or_does_anything(
     who: str, administrator: User, browser: Callable[[User], Client],

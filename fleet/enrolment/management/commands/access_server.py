@@ -58,6 +58,9 @@ class Command(BaseCommand):
         for row in AccessServer.objects.all():
             state = "linked" if row.linked else row.trouble or "-"
             on = "enabled" if row.enabled else "disabled"
+            end = row.certificates_end_at
+            ends = f"certificates end {end:%Y-%m-%d}" if end is not None else "-"
             self.stdout.write(
                 f"{row.name:12} {row.host}:{row.port}  {row.link}  {on}  {state}  {row.devices}"
+                f"  {ends}"
             )

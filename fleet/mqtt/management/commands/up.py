@@ -90,7 +90,7 @@ class Command(BaseCommand):
         gate, uplink = found.gate, found.uplink
         addresses = f"{gate.host}:{gate.port}, {uplink.host}:{uplink.port}"
         try:
-            self._run(access_server.serve(gate, uplink), addresses)
+            self._run(access_server.serve(name, gate, uplink), addresses)
         except NotStarted as error:
             raise CommandError(str(error)) from error
 
