@@ -1,7 +1,8 @@
 """What a multiplexer tells its owner: events, reset codes, and the two kinds of error."""
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class ResetCode(IntEnum):
@@ -32,8 +33,7 @@ class LocalError(RuntimeError):
     """The caller on this side asked for what it may not: see the method's documentation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True, gc=False):
     """The client asks for a service (device side): answer with accept() or reset()."""
 
     stream: int
@@ -41,44 +41,38 @@ class Opened:
     bulk: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True, gc=False):
     """The device took the stream (client side); it is writable from now on."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(Struct, frozen=True, gc=False):
     """Bytes from the peer. Call consumed() when they are used, or the stream runs dry."""
 
     stream: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True, gc=False):
     """The peer sends no more; this side still may."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Credited:
+class Credited(Struct, frozen=True, gc=False):
     """More may be sent."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True, gc=False):
     """The peer has used everything this side sent, up to and with its end."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True, gc=False):
     """The stream is gone in both directions. `by_peer` is false when this side found the fault."""
 
     stream: int

@@ -33,7 +33,8 @@ class Role(StrEnum):
 
 
 _NONCE = struct.Struct(">IQ")
-_AAD = struct.Struct(">16s6sBIQ")
+_AAD = struct.Struct(">22sBIQ")  # session and sender, type, stream, offset
+_SMALL = 1024  # bytes; below, a copy costs less than a view
 
 
 class Seal:
@@ -44,30 +45,31 @@ class Seal:
         self.role = role
         self._send = AESGCM(send)
         self._receive = AESGCM(receive)
+        self._outward = session + role.value.encode()
+        self._inward = session + role.peer.value.encode()
 
     def close(self, header: Header, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Header and sealed payload, ready for the wire."""
         nonce = _NONCE.pack(header.stream, header.number)
-        return header.pack() + self._send.encrypt(nonce, plaintext, _aad(header, self.role))
+        bound = _AAD.pack(self._outward, header.type, header.stream, header.offset)
+        return header.pack() + self._send.encrypt(nonce, plaintext, bound)
 
-    def open(self, frame: bytes) -> tuple[Header, bytes]:
+    def open(self, frame: bytes | memoryview) -> tuple[Header, bytes]:
         """Header and plaintext. Raises FrameError or SealError."""
         header = parse(frame)
+        return header, self.unseal(header, frame)
+
+    def unseal(self, header: Header, frame: bytes | memoryview) -> bytes:
+        """The plaintext of a frame whose header was parsed. Raises SealError."""
         if header.session != self.session:
             raise SealError("the frame belongs to another session")
         nonce = _NONCE.pack(header.stream, header.number)
-        sealed = memoryview(frame)[HEADER.size :]
+        bound = _AAD.pack(self._inward, header.type, header.stream, header.offset)
+        sealed = frame if len(frame) < _SMALL else memoryview(frame)
         try:
-            plaintext = self._receive.decrypt(nonce, sealed, _aad(header, self.role.peer))
+            return self._receive.decrypt(nonce, sealed[HEADER.size :], bound)
         except InvalidTag:
             raise SealError("the frame was not sealed for this session") from None
-        return header, plaintext
-
-
-def _aad(header: Header, sender: Role) -> bytes:
-    return _AAD.pack(
-        header.session, sender.value.encode(), header.type, header.stream, header.offset
-    )
 
 
 def derive(

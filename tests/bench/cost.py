@@ -1,4 +1,4 @@
-"""Processor time of each program of the sealed path, by echo and by MB: `python -m tests.bench.cost`.
+"""Processor time of each program of the sealed path, by echo and MB: `python -m tests.bench.cost`.
 
 Unlike the wall clock it says the same while others use the machine, and it says whose it is. User
 and system time of the kernel's own books (10 ms), over enough work that a tick does not matter.

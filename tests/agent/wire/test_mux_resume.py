@@ -45,8 +45,7 @@ class WatchedSeal(Seal):
     """Fails when one nonce seals two texts: byte for byte the same frame is allowed."""
 
     def __init__(self, seal: Seal) -> None:
-        self.session, self.role = seal.session, seal.role
-        self._send, self._receive = seal._send, seal._receive
+        self.__dict__.update(seal.__dict__)
         self.made: dict[tuple[int, int], bytes] = {}
 
     def close(self, header: Header, plaintext: bytes | bytearray | memoryview) -> bytes:
