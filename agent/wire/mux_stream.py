@@ -15,6 +15,7 @@ from agent.wire.mux_events import ResetCode
 MAX_KEPT = 1024  # sealed DATA frames of one stream kept until acknowledged
 MAX_CONTROL = 256  # other frames of one stream kept until the peer is known to have them
 MAX_PAST = 64  # streams that are over and whose last frames are kept
+MAX_SKIPPED = 64  # stream numbers below the highest whose OPEN may still come
 FIRST_RESUME = 1 << 63  # RESUME frames count from here, all others from 0: no nonce serves twice
 
 
@@ -42,6 +43,38 @@ class ResumeKind(IntEnum):
     ASK = 0  # send me again what I lack, and tell me what you lack
     ANSWER = 1  # that is what I lack
     NOTE = 2  # you need not keep what came before
+
+
+class Numbers:
+    """Which stream numbers were used, by the epochs that make them. Bounded by the epochs there
+    are, and by MAX_SKIPPED lower numbers that were never offered: their OPEN may still come."""
+
+    def __init__(self) -> None:
+        self._highest: dict[int, int] = {}  # of each epoch
+        self._skipped: dict[int, None] = {}  # oldest first
+
+    def highest(self, stream: int) -> int:
+        """The highest number used in the epoch of this one, or 0."""
+        return self._highest.get(stream >> 16, 0)
+
+    def make(self, stream: int) -> None:
+        """Use a number, and by that every lower one of its epoch."""
+        self._highest[stream >> 16] = stream
+
+    def is_used(self, stream: int) -> bool:
+        return stream <= self.highest(stream) and stream not in self._skipped
+
+    def use(self, stream: int) -> None:
+        """Use a number that the peer made."""
+        skipped, epoch = self._skipped, stream >> 16
+        if stream in skipped:
+            del skipped[stream]
+            return
+        after = max(self._highest.get(epoch, epoch << 16) + 1, stream - MAX_SKIPPED)
+        skipped.update(dict.fromkeys(range(after, stream)))
+        while len(skipped) > MAX_SKIPPED:
+            del skipped[next(iter(skipped))]
+        self._highest[epoch] = stream
 
 
 class FaultError(Exception):
