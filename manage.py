@@ -19,6 +19,7 @@ def _up_options(arguments: list[str]) -> None:
         "http": "PATENCY_HTTP",
         "mqtt": "PATENCY_MQTT",
         "link": "PATENCY_LINK",
+        "metrics": "PATENCY_METRICS",
     }
     for name in names:
         parser.add_argument(f"--{name}")
@@ -27,7 +28,7 @@ def _up_options(arguments: list[str]) -> None:
         value = getattr(known, name)
         if value:
             os.environ[variable] = value
-    _choose_ports(["PATENCY_HTTP", "PATENCY_MQTT"])
+    _choose_ports(["PATENCY_HTTP", "PATENCY_MQTT", "PATENCY_METRICS"])
     if known.only == "gate":
         os.environ.setdefault("PATENCY_SECRET", "no cookies here")  # leaves no file either
     if known.demo:

@@ -1,16 +1,22 @@
 """An access server as a process: a gate for devices and a link for the portal, and no database."""
 
 import asyncio
+import contextlib
 import logging
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from broker import endings
 from broker.endings import Reminder, Urgency
 from broker.link.uplink import Uplink, UplinkOptions
 from broker.link.wire import Certificates
+from broker.measures import GateCollector, UplinkCollector
 from broker.options import GateOptions
+from broker.scrape import listening
 from broker.server import Gate
 
 log = logging.getLogger(__name__)
@@ -18,8 +24,15 @@ log = logging.getLogger(__name__)
 LOOK_S = 3600.0  # how often the ends of the certificates are looked at
 
 
-async def serve(name: str, gate_options: GateOptions, uplink_options: UplinkOptions) -> None:
+async def serve(
+    name: str,
+    gate_options: GateOptions,
+    uplink_options: UplinkOptions,
+    metrics: tuple[str, int] | None = None,
+) -> None:
     """Serve as the access server `name` until SIGINT or SIGTERM, then end within a few seconds.
+
+    `metrics` is the address where they may be read; None: nowhere.
 
     Raises: NotStarted; OSError when an address is taken; ssl.SSLError for files that do not fit;
     ValueError for a file that holds no certificate.
@@ -39,7 +52,7 @@ async def serve(name: str, gate_options: GateOptions, uplink_options: UplinkOpti
     try:
         await uplink.start()
         await gate.start()
-        async with asyncio.TaskGroup() as group:
+        async with _measured(gate, uplink, ends, metrics), asyncio.TaskGroup() as group:
             broken = group.create_task(_watch(gate, stop), name="gate")
             reminding = group.create_task(_remind(name, ends, reminder), name="endings")
             await stop.wait()
@@ -51,6 +64,21 @@ async def serve(name: str, gate_options: GateOptions, uplink_options: UplinkOpti
         await uplink.stop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _measured(
+    gate: Gate, uplink: Uplink, ends: Certificates, address: tuple[str, int] | None
+) -> AsyncIterator[None]:
+    if address is None:
+        yield
+        return
+    registry = CollectorRegistry()
+    registry.register(ProcessCollector(registry=None))
+    registry.register(GateCollector(gate))
+    registry.register(UplinkCollector(uplink, ends))
+    async with listening(*address, registry):
+        yield
 
 
 async def _watch(gate: Gate, stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.wire.messages import MAX_PAYLOAD
@@ -208,7 +208,10 @@ class Gate:
         house = self._house
         if house is None or self._registry is None:
             return Stats(0, 0, 0, 0, 0, 0, asdict(Counters()))
-        live = [seat for seat in house.seats.values() if seat.live]
+        # Copies first: it may be asked from another thread than the one that counts.
+        live = [seat for seat in list(house.seats.values()) if seat.live]
+        counted = house.counters
+        counters = replace(counted, ended=dict(counted.ended), refused=dict(counted.refused))
         return Stats(
             devices=len(live),
             connections=len(house.connections),
@@ -216,7 +219,7 @@ class Gate:
             sessions=len(self._registry.sessions),
             waiting=sum(seat.up.waiting for seat in live),
             buffered_bytes=sum(seat.down.buffered for seat in live),
-            counters=asdict(house.counters),
+            counters=asdict(counters),
         )
 
 

@@ -6,6 +6,8 @@ PATENCY_MQTT     address of the gate, which also serves HTTPS (127.0.0.1:8443)
 PATENCY_PROXIES  addresses or networks of our own proxies, comma-separated (none): what comes from
                  there to the gate must begin with a PROXY header, which names the real peer
 PATENCY_LINK     address of an access server's link, for up --only gate (its bundle's)
+PATENCY_METRICS  address where metrics may be read, for administrators alone (none; the portal has
+                 them at /metrics for this machine besides)
 PATENCY_PUBLIC   host:port by which devices reach the main server (PATENCY_MQTT), published on the
                  allow-list with PATENCY_PUBLIC_ADDRESS, _PLACE and _REGION (none)
 PATENCY_NOTICE_DAYS  days that hospitals are told before the allow-list changes (30)
@@ -83,6 +85,7 @@ PATENCY_HTTP = _text("PATENCY_HTTP", "127.0.0.1:8000")
 PATENCY_MQTT = _text("PATENCY_MQTT", "127.0.0.1:8443")
 PATENCY_PROXIES = _list("PATENCY_PROXIES", "")
 PATENCY_LINK = _text("PATENCY_LINK", "")
+PATENCY_METRICS = _text("PATENCY_METRICS", "")
 PATENCY_PUBLIC = _text("PATENCY_PUBLIC", "")
 PATENCY_PUBLIC_ADDRESS = _text("PATENCY_PUBLIC_ADDRESS", "")
 PATENCY_PUBLIC_PLACE = _text("PATENCY_PUBLIC_PLACE", "")

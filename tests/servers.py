@@ -30,6 +30,7 @@ class AccessServer:
         self.folder = folder
         self.port = free_port()
         self.link = free_port()
+        self.more: tuple[str, ...] = ()  # options of `up`
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "AccessServer":
@@ -42,11 +43,11 @@ class AccessServer:
     def output(self) -> str:
         return self.folder.with_suffix(".log").read_text(encoding="utf-8")
 
-    def command(self, *more: str) -> list[str]:
+    def command(self) -> list[str]:
         return [
             sys.executable, str(ROOT / "manage.py"), "up", "--only", "gate", "--name", self.name,
             "--data", str(self.folder), "--mqtt", f"127.0.0.1:{self.port}",
-            "--link", f"127.0.0.1:{self.link}", *more,
+            "--link", f"127.0.0.1:{self.link}", *self.more,
         ]  # fmt: skip
 
     def begin(self) -> "AccessServer":

@@ -74,6 +74,8 @@ class RemoteGate:
         self._topics: dict[bytes, Topic] = {}
         self._jitter = random.SystemRandom()
         self.trouble: Trouble | None = Trouble.NOT_YET
+        self.links = 0  # that came up, since the start
+        self.failures: dict[Trouble, int] = {}  # attempts and links that ended so
         self._ends: float | None = None  # the first of its certificates to end, seconds since 1970
 
     # --- life ----------------------------------------------------------------------------------
@@ -109,11 +111,15 @@ class RemoteGate:
                     ssl_shutdown_timeout=1,
                 )
         except (ssl.SSLError, ssl.CertificateError):
-            self._note(Trouble.TLS)
+            self._failed(Trouble.TLS)
         except (OSError, TimeoutError, EOFError):
-            self._note(Trouble.UNREACHABLE)
+            self._failed(Trouble.UNREACHABLE)
         else:
             await self._ended
+
+    def _failed(self, trouble: Trouble) -> None:
+        self.failures[trouble] = self.failures.get(trouble, 0) + 1
+        self._note(trouble)
 
     def _note(self, trouble: Trouble | None) -> None:
         if trouble is not self.trouble:
@@ -142,7 +148,7 @@ class RemoteGate:
         gone, self._frames = list(self._frames), {}
         # A refusal of our certificate comes after the handshake in TLS 1.3, if it comes at all.
         early = trouble is Trouble.LOST and not line.ready
-        self._note(Trouble.TLS if early else trouble)
+        self._failed(Trouble.TLS if early else trouble)
         for device in gone:
             self._handler.disconnected(device, Reason.LINK_LOST)
         if self._ended is not None and not self._ended.done():
@@ -192,6 +198,7 @@ class RemoteGate:
                     self._came(presence, now)
                 if part.last:
                     self._complete = True
+                    self.links += 1
                     self._note(None)
             case wire.CERTIFICATES:
                 ends = wire.decode(wire.Certificates, payload)
@@ -308,6 +315,11 @@ class RemoteGate:
             if self._handler.up(waiting[0][1]) is False:
                 return
             waiting.popleft()
+
+    @property
+    def undecided(self) -> int:
+        """Messages that came and await the portal's decision."""
+        return len(self._undecided)
 
     def health(self) -> Health:
         detail = self.trouble.value if self.trouble is not None else ""

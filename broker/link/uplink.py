@@ -69,6 +69,8 @@ class Uplink:
         self._accepting: asyncio.Task[None] | None = None
         self.port = 0
         self.frames_dropped = 0
+        self.links = 0  # that came up, since the start
+        self.strangers = 0  # that knocked and got no link
 
     @property
     def linked(self) -> bool:
@@ -78,6 +80,10 @@ class Uplink:
     def waiting(self) -> int:
         """Messages that the portal has not decided on."""
         return len(self._window)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._window.bytes
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -134,6 +140,7 @@ class Uplink:
             )
         except (OSError, ssl.CertificateError, EOFError) as error:
             sock.close()
+            self.strangers += 1
             log.warning("link: refused %s: %s", peer, error)
         except asyncio.CancelledError:
             sock.close()
@@ -176,6 +183,7 @@ class Uplink:
         if self._line is not None:
             self._line.close()
         line.ready, self._line = True, line
+        self.links += 1
         log.warning("link: the portal is connected")
         now = asyncio.get_running_loop().time()
         if self._options.certificates is not None:
@@ -191,6 +199,8 @@ class Uplink:
 
     def closed(self, line: Line, trouble: Trouble) -> None:
         self._lines.discard(line)
+        if not line.ready:
+            self.strangers += 1
         if line is not self._line:
             return
         self._line = None

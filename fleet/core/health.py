@@ -1,7 +1,9 @@
 """Is the process alive, is it ready, and its measures."""
 
+import ipaddress
+
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
@@ -40,5 +42,25 @@ def ready(request: HttpRequest) -> JsonResponse:
 @require_safe
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text format. Counts only: no serial, no person."""
+    """Prometheus text format, for programs on this machine. Counts only: no serial, no person.
+
+    To everybody else it is not there: neither at the gate's port, which is open to the internet,
+    nor through a proxy. Monitoring from elsewhere has an address of its own (PATENCY_METRICS).
+    """
+    if not _from_here(request):
+        raise Http404
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+# What proxies add: behind one, everybody's address is the proxy's.
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_VIA")
+
+
+def _from_here(request: HttpRequest) -> bool:
+    """A program on this machine, over the plain port."""
+    if request.scheme != "http" or any(name in request.META for name in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
+    except ValueError:
+        return False

@@ -245,6 +245,7 @@ class Writer:
                 reason = self._apply(book, device, entry, message)
                 if reason is not None:
                     refused += 1
+                    metrics.REFUSED_MESSAGES.labels(entry.item.type, reason.value).inc()
                     book.refuse_after_all(entry, reason)
                     self._tell(device, entry, reason)
         kind = entries[0].item.type
@@ -312,6 +313,7 @@ class Writer:
     def _refuse(self, book: Book, device: Device, entry: Entry, reason: RefusalReason) -> None:
         item = entry.item
         metrics.DECIDED.labels(_known(item.type), "refused").inc()
+        metrics.REFUSED_MESSAGES.labels(_known(item.type), reason.value).inc()
         if item.qos == 0:
             return  # nobody waits for an answer, and a flood of it must not fill the disk
         past = book.decided_before(device.pk, entry.key) if entry.key is not None else None

@@ -95,6 +95,11 @@ class Links:
                 task = group.create_task(remote.run(), name=f"link {name}")
                 self._held[name] = _Held(remote, task)
 
+    @property
+    def remotes(self) -> dict[str, RemoteGate]:
+        """The links as they are, by the name of the access server."""
+        return {name: held.remote for name, held in list(self._held.items())}
+
     # --- health --------------------------------------------------------------------------------
 
     def _changed(self, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-CONNECTED = Gauge("patency_devices_connected", "Devices with a live connection to this gate")
+CONNECTED = Gauge("patency_devices_connected", "Devices with a live connection, at any gate")
 DEPTH = Gauge("patency_ingest_depth", "Messages that wait for the database")
 BATCH = Histogram(
     "patency_ingest_batch_messages",
@@ -19,7 +19,12 @@ DECIDED = Counter(
 )
 TROUBLE = Counter("patency_ingest_trouble_total", "Times the database could not be written")
 PAUSED = Counter("patency_ingest_paused_total", "Times the gate was told to wait")
-REFUSED = Counter("patency_gate_refused_total", "What the gate refused, by reason", ["reason"])
+REFUSED = Counter(
+    "patency_refusals_total", "Refusals that any gate told the portal of, by reason", ["reason"]
+)
+REFUSED_MESSAGES = Counter(
+    "patency_messages_refused_total", "Messages refused, by type and reason", ["type", "reason"]
+)
 GAPS = Counter(
     "patency_outbox_gaps_total",
     "Numbers missing in a device's outbox: found (it is asked again), lost (it has them no more)",

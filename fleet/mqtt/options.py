@@ -19,8 +19,15 @@ class ServeOptions:
     http: Address
     mqtt: Address
     gate: bool = True  # False: devices come by access servers alone
+    metrics: Address | None = None  # where they may be read, beside /metrics on this machine
     # What must be done within when the process is told to stop.
     shutdown_s: float = 2.5
+
+    @property
+    def addresses(self) -> list[Address]:
+        """All that it listens on."""
+        found = [self.http, self.mqtt if self.gate else None, self.metrics]
+        return [address for address in found if address is not None]
 
 
 def from_settings(*, gate: bool = True) -> ServeOptions:
@@ -29,7 +36,24 @@ def from_settings(*, gate: bool = True) -> ServeOptions:
         http=parse_address(settings.PATENCY_HTTP),
         mqtt=parse_address(settings.PATENCY_MQTT),
         gate=gate,
+        metrics=metrics_address(),
     )
+
+
+def metrics_address() -> Address | None:
+    """None when they are off. Raises Invalid for an address that is everybody's."""
+    if not settings.PATENCY_METRICS:
+        return None
+    address = parse_address(settings.PATENCY_METRICS)
+    if address.host in ("0.0.0.0", "::", "*"):  # noqa: S104  (refused)
+        raise Invalid(
+            _(
+                "Metrics are for administrators, and %(address)s is open to everybody. Choose the"
+                " loopback address, 127.0.0.1:%(port)s, or one of an administrators’ network."
+            )
+            % {"address": address, "port": address.port}
+        )
+    return address
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:

@@ -39,6 +39,7 @@ from fleet.mqtt.handlers import HANDLERS
 from fleet.mqtt.ingest import Ack, Writer
 from fleet.mqtt.lanes import PortalLanes
 from fleet.mqtt.links import Links
+from fleet.mqtt.measures import measured
 from fleet.mqtt.options import ServeOptions, gate_options
 from fleet.mqtt.queue import IngestQueue
 from fleet.servers import services as servers
@@ -112,6 +113,16 @@ async def serve(options: ServeOptions, *, companion: Companion | None = None) ->
     _tune()
     await asyncio.to_thread(_forget_connections)
     running = _assemble(options, loop)
+    async with measured(running.gate, running.links, options.metrics):
+        await _serve(options, running, loop, companion)
+
+
+async def _serve(
+    options: ServeOptions,
+    running: Running,
+    loop: asyncio.AbstractEventLoop,
+    companion: Companion | None,
+) -> None:
     with (
         # Bound here, so that an address in use is an error and not uvicorn's sys.exit().
         socket.create_server((options.http.host, options.http.port), backlog=1024) as listener,

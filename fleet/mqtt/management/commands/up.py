@@ -20,18 +20,19 @@ from fleet.core.commands import plain_errors
 from fleet.core.errors import Conflict
 from fleet.enrolment import soundness
 from fleet.mqtt import bundle, server
-from fleet.mqtt.options import ServeOptions, from_settings
+from fleet.mqtt.options import ServeOptions, from_settings, metrics_address
 
 
 class Command(BaseCommand):
     help = "Serve web, API, gate, ingest and ticks until stopped."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        # manage.py reads these three before the settings exist; they stand here for the help.
+        # manage.py reads these before the settings exist; they stand here for the help.
         parser.add_argument("--http", metavar="ADDR", help="address of the web server")
         parser.add_argument("--mqtt", metavar="ADDR", help="address of the gate")
         parser.add_argument("--data", metavar="DIR", help="the data directory")
         parser.add_argument("--link", metavar="ADDR", help="address of an access server's link")
+        parser.add_argument("--metrics", metavar="ADDR", help="address where metrics are read")
         parser.add_argument(
             "--only",
             choices=["web", "gate"],
@@ -57,7 +58,7 @@ class Command(BaseCommand):
             companion = self._prepare_demo(serve_options) if options["demo"] else None
             self._run(
                 server.serve(serve_options, companion=companion),
-                f"{serve_options.http}, {serve_options.mqtt}",
+                ", ".join(map(str, serve_options.addresses)),
             )
 
     def _ready(self, *, demo: bool) -> None:
@@ -87,10 +88,14 @@ class Command(BaseCommand):
                 mqtt=os.environ.get("PATENCY_MQTT"),
                 link=settings.PATENCY_LINK or None,
             )
+            metrics = metrics_address()
         gate, uplink = found.gate, found.uplink
         addresses = f"{gate.host}:{gate.port}, {uplink.host}:{uplink.port}"
+        read_at = None
+        if metrics is not None:
+            addresses, read_at = f"{addresses}, {metrics}", (metrics.host, metrics.port)
         try:
-            self._run(access_server.serve(name, gate, uplink), addresses)
+            self._run(access_server.serve(name, gate, uplink, read_at), addresses)
         except NotStarted as error:
             raise CommandError(str(error)) from error
 
