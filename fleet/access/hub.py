@@ -19,6 +19,7 @@ An execution's bundle comes the same way; its receiver registers as a sink under
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,42 +43,56 @@ class Sink(Protocol):
 
 
 class Client:
-    """One websocket's end: what waits to be sent to it, and why it must close."""
+    """One websocket's end: what waits to be sent to it, and why it must close.
+
+    Frames are written in the call that brings them, or wait while its transport is full, and until
+    there is one.
+    """
 
     def __init__(self) -> None:
         self.close_code: int | None = None
         self.streams: set[bytes] = set()
+        self._write: Callable[[bytes], None] | None = None
         self._frames: deque[bytes] = deque()
         self._queued = 0
-        self._wake = asyncio.Event()
+        self._closed = asyncio.Event()
 
     def put(self, frame: bytes) -> None:
         if self.close_code is not None:
             return
+        if self._write is not None:
+            self._write(frame)  # may lead to `pause`
+            return
         self._queued += len(frame)
         if self._queued > MAX_QUEUED:
             self.close(4408)
-            return
-        self._frames.append(frame)
-        self._wake.set()
+        else:
+            self._frames.append(frame)
+
+    def pause(self) -> None:
+        """There is no room for frames."""
+        self._write = None
+
+    def resume(self, write: Callable[[bytes], None]) -> None:
+        """There is: write what waits, and what comes."""
+        self._write = write
+        while self._frames and self._write is not None:
+            frame = self._frames.popleft()
+            self._queued -= len(frame)
+            write(frame)
 
     def close(self, code: int) -> None:
-        """Ask the pump to close the websocket; the first code stays."""
+        """Ask for the websocket to be closed; the first code stays."""
         if self.close_code is None:
             self.close_code = code
             self._frames.clear()
-            self._wake.set()
+            self._closed.set()
 
-    async def take(self) -> bytes | None:
-        """The next frame; None when the websocket must close."""
-        while not self._frames:
-            if self.close_code is not None:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-        frame = self._frames.popleft()
-        self._queued -= len(frame)
-        return frame
+    async def closed(self) -> int:
+        """Wait until the websocket must close. Returns the code."""
+        await self._closed.wait()
+        assert self.close_code is not None  # noqa: S101
+        return self.close_code
 
 
 @dataclass(eq=False)

@@ -2,7 +2,8 @@
 
 Not a Channels consumer: that costs ten times as much per byte. The door is the same one as
 everywhere: who is it, may they see the session, are they the specialist who asked, is it active.
-Binary messages both ways, one frame each. Closed with
+Binary messages both ways, one frame each; once the door has opened they go between the socket and
+the hub without ASGI (fleet.core.websocket). Closed with
 
     4400  what came is no frame of ours        4408  frames wait and are not taken
     4401  not signed in                        4409  the session is not active, or not any more
@@ -41,15 +42,16 @@ from fleet.accounts.selectors import live_token
 from fleet.core import clock
 from fleet.core.asgi import Receive, Scope, Send, refuse_websocket
 from fleet.core.threads import in_thread
+from fleet.core.websocket import WebSocket, direct
 
 RECHECK_S = 1.0
 BELIEVED_S = 30.0  # how long an answer holds while the database gives no other
 FULL_S = 15.0  # for a full device connection to take a frame
+CLOSE_S = 5.0  # for a full websocket to take the close
 _PAUSES_S = (0.0, 0.0, 0.0, 0.001, 0.002, 0.005, 0.01)  # then the last one again and again
 GONE = 1000  # the client closed by itself: nothing to say
 TRY_LATER = 1013
 _PATH = re.compile(r"/ws/stream/([0-9a-f]{32})")
-_BYTES = bytes
 
 log = logging.getLogger(__name__)
 
@@ -92,68 +94,102 @@ async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
         await refuse_websocket(receive, send, TRY_LATER)
         return
     try:
+        pump = _Pump(channel, client, direct(scope))
         message = await receive()
         if message["type"] == "websocket.connect":
             await send({"type": "websocket.accept"})
-            await _carry(channel, client, shown, receive, send)
+            await _carry(pump, shown, receive, send)
     finally:
         hub.leave(channel, client)
         await _count(channel)
 
 
-async def _carry(
-    channel: Channel, client: Client, shown: Pass, receive: Receive, send: Send
-) -> None:
-    """Pump both ways until either side, or the session, is over."""
-    async with asyncio.TaskGroup() as group:
-        up = group.create_task(_to_device(channel, client, receive))
-        check = group.create_task(_recheck(channel, client, shown))
+class _Pump:
+    """Frames between a websocket and the hub, each in the call that brings it. A Receiver.
+
+    A frame for which the device has no room is offered again for a while; meanwhile the client is
+    read no further.
+    """
+
+    def __init__(self, channel: Channel, client: Client, websocket: WebSocket) -> None:
+        self.channel = channel
+        self.client = client
+        self.websocket = websocket
+        self._loop = asyncio.get_running_loop()
+        self._until = 0.0
+        self._again: asyncio.TimerHandle | None = None
+
+    def message(self, data: bytes) -> None:
         try:
-            await _to_client(client, send)
-        finally:
-            up.cancel()
-            check.cancel()
-
-
-async def _to_client(client: Client, send: Send) -> None:
-    """Until the client must close or is gone. `send` waits while its socket is full."""
-    while (frame := await client.take()) is not None:
-        await send({"type": "websocket.send", "bytes": frame})
-    if client.close_code != GONE:
-        await send({"type": "websocket.close", "code": client.close_code})
-
-
-async def _to_device(channel: Channel, client: Client, receive: Receive) -> None:
-    """Until the client leaves. It is read no faster than the device's connection takes frames."""
-    pass_on = Hub.from_client
-    while True:
-        message = await receive()
-        if message["type"] != "websocket.receive":
-            client.close(GONE)
-            return
-        frame = message.get("bytes")
-        if type(frame) is not _BYTES:
-            client.close(4400)
-            return
-        try:
-            if not pass_on(channel, client, frame):
-                await _when_there_is_room(channel, client, frame)
+            if not Hub.from_client(self.channel, self.client, data):
+                self.websocket.pause()
+                self._until = self._loop.time() + FULL_S
+                self._wait(data, 0)
         except FrameRefusedError as refusal:
-            client.close(refusal.code)
-            return
+            self.client.close(refusal.code)
 
+    def text(self) -> None:
+        self.client.close(4400)
 
-async def _when_there_is_room(channel: Channel, client: Client, frame: bytes) -> None:
-    """Offer a frame until it is taken. Raises FrameRefusedError when that takes too long."""
-    loop = asyncio.get_running_loop()
-    until, attempt = loop.time() + FULL_S, 0
-    while loop.time() < until:
+    def resume_writing(self) -> None:
+        self.client.resume(self.websocket.write)
+
+    def pause_writing(self) -> None:
+        self.client.pause()
+
+    def _wait(self, frame: bytes, attempt: int) -> None:
         # The gate does not say when it has room; with a full buffer of 64 KiB it soon has.
-        await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
-        attempt += 1
-        if Hub.from_client(channel, client, frame):
-            return
-    raise FrameRefusedError(4408)
+        pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+        self._again = self._loop.call_later(pause_s, self._offer, frame, attempt + 1)
+
+    def _offer(self, frame: bytes, attempt: int) -> None:
+        try:
+            if Hub.from_client(self.channel, self.client, frame):
+                self.websocket.go_on()
+            elif self._loop.time() > self._until:
+                self.client.close(4408)
+            else:
+                self._wait(frame, attempt)
+        except FrameRefusedError as refusal:
+            self.client.close(refusal.code)
+
+    def stop(self) -> None:
+        self.websocket.give_back()
+        if self._again is not None:
+            self._again.cancel()
+
+
+async def _carry(pump: _Pump, shown: Pass, receive: Receive, send: Send) -> None:
+    """Until either side, or the session, is over."""
+    channel, client, websocket = pump.channel, pump.client, pump.websocket
+    try:
+        if not websocket.take(pump):
+            client.close(4400)
+        async with asyncio.TaskGroup() as group:
+            gone = group.create_task(_gone(client, receive))
+            check = group.create_task(_recheck(channel, client, shown))
+            code = await client.closed()
+            gone.cancel()
+            check.cancel()
+        if code != GONE:
+            await _close(websocket, code, send)
+    finally:
+        pump.stop()
+
+
+async def _gone(client: Client, receive: Receive) -> None:
+    """Until the client leaves: its frames do not come this way."""
+    await receive()
+    client.close(GONE)
+
+
+async def _close(websocket: WebSocket, code: int, send: Send) -> None:
+    """Say why, unless the client reads nothing any more: `send` waits while its socket is full."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await send({"type": "websocket.close", "code": code})
+    except TimeoutError:
+        websocket.abort()
 
 
 async def _recheck(channel: Channel, client: Client, shown: Pass) -> None:

@@ -28,6 +28,7 @@ from broker.server import Gate
 from broker.transport import Transport
 from fleet.access.hub import hub
 from fleet.core import clock, ports, readiness
+from fleet.core.websocket import WebSocket
 from fleet.enrolment import endings
 from fleet.enrolment.denylist import denied
 from fleet.inventory import services as inventory
@@ -83,7 +84,7 @@ class Web(uvicorn.Server):
             host=options.http.host,
             port=options.http.port,
             http="httptools",
-            ws="websockets-sansio",
+            ws=WebSocket,
             ws_per_message_deflate=False,  # frames are sealed: nothing to gain, a CPU to lose
             ws_max_size=1024 * 1024,
             lifespan="off",

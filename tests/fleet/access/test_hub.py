@@ -39,15 +39,11 @@ def down() -> Iterator[Down]:
     ports.set_frame_sender(None)
 
 
-async def taken(client: Client) -> list[bytes]:
-    """Everything that waits for the client."""
-    frames = []
-    try:
-        async with asyncio.timeout(0.01):
-            while (one := await client.take()) is not None:
-                frames.append(one)
-    except TimeoutError:
-        pass
+def taken(client: Client) -> list[bytes]:
+    """Everything that waits for the client; then its transport is full again."""
+    frames: list[bytes] = []
+    client.resume(frames.append)
+    client.pause()
     return frames
 
 
@@ -57,7 +53,7 @@ async def test_frames_go_to_the_sessions_client_and_are_counted(down: Down) -> N
     one, two = frame(n=0), frame(n=1)
     hub.from_device(DEVICE, one)
     hub.from_device(DEVICE, two)
-    assert await taken(client) == [one, two]
+    assert taken(client) == [one, two]
     assert hub.from_client(channel, client, one)
     assert down.frames == [(DEVICE, one)]
     assert (channel.bytes_up, channel.bytes_down) == (112, 56)
@@ -71,7 +67,7 @@ async def test_only_the_sessions_own_device_may_speak(down: Down) -> None:
     hub.from_device(DEVICE, b"")
     hub.from_device(DEVICE, frame()[:55])
     hub.from_device(DEVICE, frame(size=MAX_FRAME))
-    assert await taken(client) == []
+    assert taken(client) == []
 
 
 @pytest.mark.parametrize(
@@ -103,8 +99,8 @@ async def test_several_clients_have_their_own_streams(down: Down) -> None:
     hub.from_device(DEVICE, frame(1))
     hub.from_device(DEVICE, frame(65537))
     hub.from_device(DEVICE, frame(9))  # nobody's: to the one that came last
-    assert await taken(first) == [frame(1)]
-    assert await taken(second) == [frame(65537), frame(9)]
+    assert taken(first) == [frame(1)]
+    assert taken(second) == [frame(65537), frame(9)]
     down.frames.clear()
     assert hub.from_client(channel, second, frame(1))  # somebody else's: goes nowhere
     assert down.frames == []
@@ -134,10 +130,10 @@ async def test_a_client_that_connects_again_takes_its_streams_along(
     assert old.close_code == hubs.REPLACED
     assert [data for _device, data in down.frames] == [resumes(1), resumes(2)]
     hub.from_device(DEVICE, frame(1))
-    assert await taken(new) == [frame(1)]
+    assert taken(new) == [frame(1)]
     hub.leave(channel, old)
     hub.from_device(DEVICE, frame(2))
-    assert await taken(new) == [frame(2)]
+    assert taken(new) == [frame(2)]
 
 
 async def test_a_session_has_few_clients() -> None:
@@ -159,9 +155,10 @@ async def test_a_client_that_does_not_take_is_cut_and_others_are_not(
     for n in range(4):
         hub.from_device(DEVICE, frame(n=n))
         hub.from_device(DEVICE, frame(session=OTHER, n=n))
-        assert await taken(quick) == [frame(session=OTHER, n=n)]
+        assert taken(quick) == [frame(session=OTHER, n=n)]
     assert slow.close_code == 4408
-    assert await slow.take() is None
+    assert await slow.closed() == 4408
+    assert taken(slow) == []
     assert len(channel.clients) == 1  # until its websocket is closed
 
 
@@ -171,7 +168,32 @@ async def test_what_was_taken_makes_room(monkeypatch: pytest.MonkeyPatch) -> Non
     _channel, client = hub.join(SESSION, DEVICE)
     for n in range(20):
         hub.from_device(DEVICE, frame(n=n))
-        assert await taken(client) == [frame(n=n)]
+        assert taken(client) == [frame(n=n)]
+
+
+async def test_a_client_with_room_is_written_to_at_once() -> None:
+    """And one whose transport fills up in the middle keeps the rest, in order."""
+    hub = Hub()
+    _channel, client = hub.join(SESSION, DEVICE)
+    for n in range(3):  # before there is a transport
+        hub.from_device(DEVICE, frame(n=n))
+    written: list[bytes] = []
+
+    def full_after_two(data: bytes) -> None:
+        written.append(data)
+        if len(written) == 2:
+            client.pause()
+
+    client.resume(full_after_two)
+    assert written == [frame(n=0), frame(n=1)]
+    hub.from_device(DEVICE, frame(n=3))
+    client.resume(written.append)
+    assert written == [frame(n=n) for n in range(4)]
+    hub.from_device(DEVICE, frame(n=4))
+    assert written[4:] == [frame(n=4)]
+    client.close(4409)
+    hub.from_device(DEVICE, frame(n=5))
+    assert len(written) == 5
 
 
 async def test_a_full_device_is_told_apart(down: Down) -> None:
@@ -190,8 +212,8 @@ async def test_the_end_closes_every_client_from_any_thread() -> None:
     _other, untouched = hub.join(OTHER, DEVICE)
     await asyncio.to_thread(hub.end, "5e" * 16)
     async with asyncio.timeout(1):
-        assert await first.take() is None
-        assert await second.take() is None
+        assert await first.closed() == 4409
+        assert await second.closed() == 4409
     assert (first.close_code, untouched.close_code) == (4409, None)
     first.close(4400)
     assert first.close_code == 4409
@@ -199,7 +221,7 @@ async def test_the_end_closes_every_client_from_any_thread() -> None:
         hub.from_client(channel, first, frame())
     assert caught.value.code == 4409
     hub.from_device(DEVICE, frame())
-    assert await first.take() is None
+    assert taken(first) == []
 
 
 async def test_the_channel_goes_with_its_last_client() -> None:

@@ -17,13 +17,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from agent.wire.catalogue import SessionReason, SessionState
+from agent.wire.frames import FrameType, Header
+from fleet.access import hub as hubs
 from fleet.access import services, stream
-from fleet.access.hub import hub
+from fleet.access.hub import Channel, hub
 from fleet.access.models import Session
 from fleet.accounts.models import ApiToken, User
 from fleet.accounts.services import issue_token
 from fleet.core import ports
 from fleet.core.threads import in_thread
+from fleet.core.websocket import WebSocket
 from tests.fleet.access.ends import ClientEnd, EchoDevice, seals
 from tests.fleet.access.injector import Injector
 
@@ -55,7 +58,7 @@ def active(transactional_db: None, reach: Reach, owner: User) -> Any:
 async def server() -> AsyncIterator[str]:
     """The endpoint on a free port; its origin."""
     config = uvicorn.Config(
-        stream.application, host="127.0.0.1", port=0, ws="websockets-sansio",
+        stream.application, host="127.0.0.1", port=0, ws=WebSocket,
         ws_per_message_deflate=False, lifespan="off", log_config=None, access_log=False,
     )  # fmt: skip
     running = uvicorn.Server(config)
@@ -166,6 +169,45 @@ async def test_a_full_device_holds_the_client_back(
             await asyncio.wait_for(websocket.recv(), 5)
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 4408
+
+
+async def test_fragments_and_pings_are_understood(active: Active) -> None:
+    """What does not take the short way: websockets puts it together."""
+    end = ClientEnd(active.client_seal, lambda frame: None)
+    end.mux.open(1 << 16 | 1, "ssh")
+    frame = end.mux.next_frame()
+    assert frame is not None
+    async with server() as base, opened(base, active.session.pk, token=active.token) as websocket:
+        await websocket.send([frame[:10], frame[10:20], frame[20:]])
+        async with asyncio.timeout(5):
+            await (await websocket.ping())
+            end.frame(await websocket.recv())  # type: ignore[arg-type]
+    assert active.device.got == [frame]
+    assert end.accepted == {1 << 16 | 1}
+
+
+async def test_a_client_that_reads_nothing_is_cut_and_forgotten(
+    active: Active, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "MAX_QUEUED", 100_000)
+    monkeypatch.setattr(stream, "CLOSE_S", 0.1)
+    frame = Header(FrameType.DATA, bytes.fromhex(active.session.pk), 1 << 16 | 1, 0, 0).pack()
+    async with (
+        server() as base,
+        opened(base, active.session.pk, token=active.token) as websocket,
+        asyncio.timeout(20),
+    ):
+        websocket.transport.pause_reading()
+        [channel] = hub._sinks.values()
+        assert isinstance(channel, Channel)
+        [client] = channel.clients
+        while client.close_code is None:
+            hub.from_device(active.session.device_id, frame + bytes(30_000))
+            await asyncio.sleep(0)
+        assert client.close_code == 4408
+        while hub._sinks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        websocket.transport.abort()
 
 
 async def test_poison(active: Active) -> None:
