@@ -15,11 +15,12 @@ from fleet.client import advice, output, profile, words
 from fleet.client.access import FIRST_WAIT_S, Access, Outcome
 from fleet.client.carrier import Carrier
 from fleet.client.errors import Exit
+from fleet.client.forward import Forward
 from fleet.client.i18n import _, gettext_noop
 from fleet.client.portal import JSON, Portal
 from fleet.client.profile import Asked, Profile, Sessions
 from fleet.client.shell import shell as run_shell
-from fleet.client.tunnel import Carrying, Forward, carry, run
+from fleet.client.tunnel import Carrying, carry, run
 
 _ACTIVE = {SessionState.ACTIVE.value}
 _OPEN = {state.value for state in SessionState if not state.over}

@@ -36,7 +36,7 @@ async def shell(
         holder = group.create_task(carrying(ready.set))
         await ready.wait()
         try:
-            stream = await carrier.open(service)
+            stream = await carrier.open(Stream(carrier), service)
             typing = group.create_task(_type(source, stream))
             while data := await stream.read():
                 await asyncio.to_thread(_put, sink, data)

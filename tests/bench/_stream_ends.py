@@ -144,9 +144,10 @@ def agent(state: Path, service: int) -> None:
 
 def client(found: dict[str, Any]) -> None:
     from fleet.client.carrier import Carrier
+    from fleet.client.forward import Forward
     from fleet.client.portal import Portal
     from fleet.client.profile import Profile
-    from fleet.client.tunnel import Forward, carry, run
+    from fleet.client.tunnel import carry, run
 
     epochs = iter(range(1, 65536))
     carrier = Carrier(seal(found["session"], Role.CLIENT), lambda: next(epochs))
