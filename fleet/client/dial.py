@@ -5,6 +5,7 @@ portal's API; none for a portal on this machine.
 """
 
 import asyncio
+import ssl
 import urllib.request
 from typing import cast
 
@@ -105,9 +106,8 @@ async def _through(proxy: Proxy, uri: WebSocketURI, agent: str) -> asyncio.Trans
     """A connection that the proxy carries on to the portal. Raises OSError, ProxyError."""
     loop = asyncio.get_running_loop()
     ask = _Ask(_question(proxy, uri, agent))
-    transport, _ask = await loop.create_connection(
-        lambda: ask, proxy.host, proxy.port, ssl=True if proxy.scheme == "https" else None
-    )
+    tls = ssl.create_default_context() if proxy.scheme == "https" else None
+    transport, _ask = await loop.create_connection(lambda: ask, proxy.host, proxy.port, ssl=tls)
     try:
         _check(proxy, await ask.answer)
     except BaseException:
@@ -130,14 +130,15 @@ def _check(proxy: Proxy, answer: bytes) -> None:
     head, end, early = answer.partition(_END)
     version, _space, rest = head.decode("latin-1").partition(" ")
     status = rest[:3]
-    if not end or not version.startswith("HTTP/1.") or not status.isdigit():
+    opens = status.startswith("2")
+    if not end or not version.startswith("HTTP/1.") or not status.isdigit() or (opens and early):
         text = _("the proxy {host}:{port} does not answer like one")
     elif status == "407":
         text = _(
             "the proxy {host}:{port} wants a user name and a password: "
             "set HTTPS_PROXY to http://USER:PASSWORD@{host}:{port}"
         )
-    elif not status.startswith("2") or early:
+    elif not opens:
         text = _("the proxy {host}:{port} refuses with status {status}")
     else:
         return

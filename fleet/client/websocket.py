@@ -68,7 +68,6 @@ class Websocket(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
 
     def __init__(self, uri: WebSocketURI, headers: Mapping[str, str], owner: Owner) -> None:
-        loop = asyncio.get_running_loop()
         self.full = False  # the socket takes no more for now
         self._owner = owner
         self._headers = headers
@@ -79,11 +78,13 @@ class Websocket(asyncio.BufferedProtocol):
         self._plain = False  # frames are found here; false: by the package
         self._parts: list[bytes] = []  # of a message in fragments
         self._is_binary = False  # that message
-        self._is_answered = False  # the upgrade, whatever the answer is
+        self._is_greeted = False  # the answer to the upgrade came, whatever it is
         self._is_leaving = False  # Close was said, here or there
+        self._keys: list[bytes] = []  # made in advance: each call costs one into the kernel
         self._token = b""  # of the ping that waits for its answer
         self._timer: asyncio.TimerHandle | None = None
-        self._opened: asyncio.Future[None] = loop.create_future()
+        self._answered = asyncio.Event()
+        self._refusal: Exception | None = None  # instead of opening
         self._over = asyncio.Event()
         self._room = asyncio.Event()
         self._fault: Exception | None = None
@@ -98,7 +99,9 @@ class Websocket(asyncio.BufferedProtocol):
 
     async def opened(self) -> None:
         """Wait for the answer to the upgrade. Raises InvalidHandshake, OSError."""
-        await self._opened
+        await self._answered.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def ended(self) -> None:
         """Wait for the end. Raises what the owner raised when it was given a frame."""
@@ -112,12 +115,19 @@ class Websocket(asyncio.BufferedProtocol):
 
     def send(self, message: bytes) -> None:
         """Write one binary message; not when it is full."""
-        size, key = len(message), secrets.token_bytes(4)
+        size, key = len(message), self._key()
         if size < _LENGTH_16:
             head = _SHORT.pack(_PLAIN, _MASKED | size, key)
         else:
             head = _LONG.pack(_PLAIN, _MASKED | _LENGTH_16, size, key)
         self._transport.write(head + apply_mask(message, key))
+
+    def _key(self) -> bytes:
+        """Four bytes that nobody can foresee, for one message (RFC 6455 section 10.3)."""
+        if not self._keys:
+            random = secrets.token_bytes(256)
+            self._keys = [random[at : at + 4] for at in range(0, len(random), 4)]
+        return self._keys.pop()
 
     async def close(self) -> None:
         """Say goodbye and wait for the other's, at most CLOSE_S. No effect once it is over."""
@@ -151,7 +161,7 @@ class Websocket(asyncio.BufferedProtocol):
         try:
             if self._plain:
                 self._take()
-            elif self._is_answered:
+            elif self._is_greeted:
                 self._hand_over(0)
             else:
                 self._greet()
@@ -167,9 +177,10 @@ class Websocket(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._frames.receive_eof()
         self._stop_timer()
-        if not self._opened.done():
+        if not self._answered.is_set():
             refused = self._frames.handshake_exc
-            self._opened.set_exception(error or refused or ConnectionAbortedError())
+            self._refusal = error or refused or ConnectionAbortedError()
+            self._answered.set()
         self._plain, self._is_leaving, self.full = False, True, True
         self._room.set()
         self._over.set()
@@ -226,7 +237,7 @@ class Websocket(asyncio.BufferedProtocol):
         size = self._buffer.find(b"\r\n\r\n", 0, self._end) + 4
         if size < 4 and self._end < _MAX_HEAD:
             return
-        self._is_answered = True
+        self._is_greeted = True
         if size < 4:  # endless, or no HTTP
             self._hand_over(0)
             return
@@ -258,8 +269,8 @@ class Websocket(asyncio.BufferedProtocol):
                 self._heard(event)
         if frames.handshake_exc is not None:
             self.abort()  # and the reason is told with the end
-        elif frames.state is State.OPEN and not self._opened.done():
-            self._opened.set_result(None)
+        elif frames.state is State.OPEN and not self._answered.is_set():
+            self._answered.set()
             self._set_timer(PING_S, self._ping)
         elif frames.state is State.CLOSING:
             self._leave()
