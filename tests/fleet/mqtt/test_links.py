@@ -261,6 +261,12 @@ def test_bundles_of_others_and_broken_ones_are_named(make: Any, tmp_path: Path) 
         call_command("access_server", "bundle", "north", "--out", str(tmp_path / "north"))
 
 
+def test_a_worker_apart_is_refused_with_the_reason() -> None:
+    """It would end sessions in the database and leave them open at the injector."""
+    with pytest.raises(CommandError, match=r"must reach injectors.*How many processes"):
+        call_command("up", "--only", "worker")
+
+
 def test_up_says_what_does_not_fit(make: Any) -> None:
     for arguments in (["--only", "gate"], ["--name", "east"], ["--only", "web", "--demo"]):
         with pytest.raises(CommandError):

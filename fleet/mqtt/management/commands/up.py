@@ -35,9 +35,10 @@ class Command(BaseCommand):
         parser.add_argument("--metrics", metavar="ADDR", help="address where metrics are read")
         parser.add_argument(
             "--only",
-            choices=["web", "gate"],
+            choices=["web", "gate", "worker"],
             help="web: the portal, with devices on access servers alone; gate: an access server, "
-            "on the folder that `access-server bundle` wrote (--data), without a database",
+            "on the folder that `access-server bundle` wrote (--data), without a database; "
+            "worker: not yet, since ticks must reach devices (docs/deploy.md)",
         )
         parser.add_argument("--name", help="name of the access server, with --only gate")
         parser.add_argument(
@@ -47,6 +48,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if (options["only"] == "gate") is not bool(options["name"]):
             raise CommandError(_("--only gate and --name NAME belong together."))
+        if options["only"] == "worker":
+            raise CommandError(
+                _(
+                    "There is no worker apart from the portal yet: what it does must reach"
+                    " injectors, and runs in “up” and in “up --only web”. Leave it out;"
+                    " docs/deploy.md says more (How many processes)."
+                )
+            )
         if options["only"] == "gate":
             self._gate(options["name"])
             return
