@@ -9,8 +9,7 @@ off the certificate. Then:
 Every packet is handled in order. Reading stops while a hold is set: BROKER while amqtt is asked
 (so a message behind a SUBSCRIBE is handled after it), WINDOW while the device has too much
 un-acknowledged, RATE while it has sent too fast. `end` is the one way out: it is called once, tells
-the handler, closes amqtt's session and the socket. A connection is *gone* when its socket is closed
-and its last task has ended; its successor waits for that.
+the handler, closes amqtt's session and the socket. When it is *gone*, `broker.life` says.
 
 The read buffer is one for the whole gate: asyncio fills it and calls `buffer_updated` in one step,
 so it is free again when that returns, and an idle connection holds no buffer at all.
@@ -19,15 +18,16 @@ so it is free again when that returns, and an idle connection holds no buffer at
 import asyncio
 import logging
 from collections.abc import Coroutine
-from enum import Enum, IntFlag
+from enum import IntFlag
 from typing import Any, cast
 
 from agent.wire import carrier, topics
 from broker import acl, packets
 from broker.dialogue import Dialogue
-from broker.errors import CONNACK, GateError, PeerError, Reason
+from broker.errors import CONNACK, PeerError, Reason
 from broker.house import House
 from broker.lanes import ConnectionInfo, DownLane, Pace, UpLane
+from broker.life import Life, State
 from broker.options import Limits
 
 log = logging.getLogger(__name__)
@@ -36,23 +36,15 @@ _CACHED_TOPICS = 64
 _WATCH_S = 5.0  # how often a connection is looked at when nothing is due sooner
 
 
-class State(Enum):
-    NEW = "new"
-    OPENING = "opening"
-    LIVE = "live"
-    OVER = "over"
-
-
 class Hold(IntFlag):
     BROKER = 1
     WINDOW = 2
     RATE = 4
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Life):
     """See the module's theory of operation."""
 
-    identity: acl.Identity
     _dialogue: Dialogue
     up: UpLane
     down: DownLane
@@ -66,15 +58,13 @@ class Connection(asyncio.BufferedProtocol):
         *,
         alpn: str = carrier.ALPN_MQTT,
     ) -> None:
-        self._house = house
+        super().__init__(house)
         self._alpn = alpn
         self.address = address
         self.peer = f"{address[0]}:{address[1]}"
-        self._loop = asyncio.get_running_loop()
         self._limits: Limits = house.options.limits
         self._connect_by = connect_by
         self._reader = packets.Reader(packets.BEFORE_CONNECT)
-        self._state = State.NEW
         self._holds = Hold(0)
         self._topics: dict[bytes, topics.Topic] = {}
         self._acks = bytearray()
@@ -85,24 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         self._keepalive_s = 0
         self._pace = Pace(self._limits, self._heard)
         self._watch: asyncio.TimerHandle | None = None
-        self._tasks = 0
-        self._socket_open = False
-        self._gone: asyncio.Future[None] | None = None
         self._frames_topic = ""
         self._down_prefix = ""
-
-    @property
-    def introduced(self) -> bool:
-        """A CONNECT has been accepted."""
-        return self._state is not State.NEW
-
-    @property
-    def live(self) -> bool:
-        return self._state is State.LIVE
-
-    @property
-    def over(self) -> bool:
-        return self._state is State.OVER
 
     # --- the socket ----------------------------------------------------------------------------
 
@@ -451,39 +425,3 @@ class Connection(asyncio.BufferedProtocol):
         if not self.over:
             self.write(packet)
             self.release(Hold.BROKER)
-
-    # --- tasks ---------------------------------------------------------------------------------
-
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self._tasks += 1
-        return self._house.spawn(self._guard(work))
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """A task of this connection ends this connection when it fails, and no other."""
-        try:
-            await work
-        except (GateError, TimeoutError):
-            self.end(Reason.BROKER)
-        except Exception:
-            log.exception("connection of %s", self.identity.device)
-            self.end(Reason.INTERNAL)
-        finally:
-            self._tasks -= 1
-            self._check_gone()
-
-    async def gone(self) -> None:
-        """Wait until the socket is closed and the last task has ended."""
-        if self._gone is None:
-            self._gone = self._loop.create_future()
-            self._check_gone()
-        await asyncio.shield(self._gone)
-
-    def _check_gone(self) -> None:
-        if self._socket_open or self._tasks:
-            return
-        if self._state is State.OVER and hasattr(self, "identity"):
-            seats = self._house.seats
-            if seats.get(self.identity.device) is self:
-                del seats[self.identity.device]
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
