@@ -36,6 +36,11 @@ class Allowance:
         self._began: float | None = None
         self._delivered = 0
 
+    @property
+    def measuring(self) -> bool:
+        """A rate is being counted."""
+        return self._began is not None
+
     def look(self, now: float, delivered: int, *, busy: bool, round_trip_s: float) -> None:
         """So many bytes were taken in all; `busy` while there are more to take."""
         began, long = self._began, max(SAMPLE_S, round_trip_s)
@@ -51,18 +56,22 @@ class Allowance:
 class Line:
     """Of one connection, by its descriptor. Sizes in bytes."""
 
-    __slots__ = ("_allowance", "_fd", "_round_trip_at", "_round_trip_s")
+    __slots__ = ("_allowance", "_fd", "_round_trip_at", "_round_trip_s", "_taken")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._allowance = Allowance()
         self._round_trip_s = 0.0
         self._round_trip_at = -REMEMBERED_S
+        self._taken = 0  # bytes, when the kernel was last asked
 
     def has_room(self, now: float, written: int, buffered: int) -> bool:
         """Whether a frame given now would not wait long, when so much was written in all, of which
         so much is not with the kernel yet."""
+        if written - self._taken < LEAST and not self._allowance.measuring:
+            return True  # whoever types writes so little that there is nothing to ask
         waiting = _waiting(self._fd) + buffered
+        self._taken = written - waiting
         busy = waiting >= LEAST
         if busy and now - self._round_trip_at >= REMEMBERED_S:
             self._round_trip_at = now

@@ -117,9 +117,9 @@ class Exchange:
         transport = self._of(levels[2]) if len(levels) == 4 else None
         return transport is not None and transport.publish(topic, payload)
 
-    def congested(self, device: str) -> bool:
+    def frame(self, device: str, frame: bytes) -> bool:
         transport = self._of(device)
-        return transport is not None and transport.congested(device)
+        return transport is not None and transport.frame(device, frame)
 
     def kick(self, device: str, reason: Reason = Reason.KICKED) -> bool:
         transport = self._of(device)

@@ -76,6 +76,7 @@ class Connection(Life):
         self._pace = Pace(self._limits, self._heard)
         self._watch: asyncio.TimerHandle | None = None
         self._frames_topic = ""
+        self._frames_head = b""
         self._down_prefix = ""
 
     # --- the socket ----------------------------------------------------------------------------
@@ -112,6 +113,7 @@ class Connection(Life):
         device = identity.device
         self.identity = identity
         self._frames_topic = topics.down_stream(device)
+        self._frames_head = packets.topic_field(self._frames_topic)
         self._down_prefix = topics.down_filter(device).removesuffix("#")
         self.up = UpLane(
             device, self._house.handler, self._limits, self._house.counters, self._puback
@@ -290,11 +292,22 @@ class Connection(Life):
         if not self._dialogue.subscribed(topic):
             return False
         if topic == self._frames_topic:
-            self.down.frame(topic, payload)
+            self.down.frame(self._frames_head, payload)
         else:
             self.down.message(topic, payload)
         self.check_reader()
         return self.live
+
+    def frame(self, payload: bytes) -> bool:
+        """Write a stream frame now; False when it would wait or may not be sent."""
+        if (
+            self._state is not State.LIVE
+            or self.down.congested
+            or not self._dialogue.subscribed(self._frames_topic)
+        ):
+            return False
+        self.down.frame(self._frames_head, payload)
+        return True
 
     def resume(self) -> None:
         """The handler has room again."""

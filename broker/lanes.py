@@ -279,13 +279,13 @@ class DownLane:
         self._counters.bytes_down += len(payload)
         self._write(packets.publish(topic, payload))
 
-    def frame(self, topic: str, payload: bytes | memoryview) -> None:
-        """Write a stream frame, or let it wait its turn."""
+    def frame(self, topic: bytes, payload: bytes | memoryview) -> None:
+        """Write a stream frame, or let it wait its turn. `topic` is a `packets.topic_field`."""
         self._counters.frames_down += 1
         self._counters.frame_bytes_down += len(payload)
-        packet = packets.publish(topic, payload)
+        packet = packets.publish_to(topic, payload)
         now = self._loop.time()
-        if not self.congested and self._has_room(now):
+        if not self._paused and not self._backlog and self._has_room(now):
             self._write(packet)
             return
         self._backlog.append(packet)

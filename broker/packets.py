@@ -35,6 +35,7 @@ MAX_TOPIC = 256  # bytes; ours stay under 130
 PUBLISH_OVERHEAD = 2 + MAX_TOPIC + 2
 
 _REFUSED = -1
+_NOTHING = memoryview(b"")
 _DUP = 0x08
 _RETAIN = 0x01
 
@@ -108,7 +109,7 @@ class Reader:
 
     def __init__(self, limits: tuple[int, ...]) -> None:
         self.limits = limits
-        self._chunk = memoryview(b"")
+        self._chunk = _NOTHING
         self._at = 0
         self._end = 0
         self._held = bytearray()
@@ -125,7 +126,7 @@ class Reader:
             self._held += chunk
             chunk = bytes(self._held)
             self._held = bytearray()
-        self._chunk = memoryview(chunk)
+        self._chunk = chunk if isinstance(chunk, memoryview) else memoryview(chunk)
         self._at = 0
         self._end = len(chunk)
 
@@ -133,7 +134,7 @@ class Reader:
         """Copy what has not been taken; the fed chunk may be reused afterwards."""
         if self._at < self._end:
             self._held += self._chunk[self._at : self._end]
-        self._chunk = memoryview(b"")
+        self._chunk = _NOTHING
         self._at = self._end = 0
 
     def next(self) -> tuple[int, memoryview] | None:
@@ -286,6 +287,8 @@ PINGRESP_PACKET = bytes([PINGRESP, 0])
 DISCONNECT_PACKET = bytes([DISCONNECT, 0])
 _ID = struct.Struct(">H")
 _ACK = struct.Struct(">BBH")
+_ONE = tuple(bytes((number,)) for number in range(0x80))
+_TWO = struct.Struct("BB")
 
 
 def length(number: int) -> bytes:
@@ -294,7 +297,9 @@ def length(number: int) -> bytes:
     Raises: ValueError above 268,435,455.
     """
     if number < 0x80:
-        return bytes((number,))
+        return _ONE[number]
+    if number < 0x4000:
+        return _TWO.pack(number & 0x7F | 0x80, number >> 7)
     if number > MAX_LENGTH:
         raise ValueError(f"a packet of {number} bytes; the most is {MAX_LENGTH}")
     encoded = bytearray()
@@ -314,18 +319,19 @@ def packet(first: int, body: bytes) -> bytes:
     return bytes((first,)) + length(len(body)) + body
 
 
+def topic_field(topic: str) -> bytes:
+    """A topic as PUBLISH carries it; for `publish_to` again and again."""
+    return _string(topic)
+
+
 def publish(topic: str, payload: bytes | memoryview) -> bytes:
     """A PUBLISH at QoS 0."""
-    name = topic.encode()
-    return b"".join(
-        (
-            b"\x30",
-            length(2 + len(name) + len(payload)),
-            _ID.pack(len(name)),
-            name,
-            payload,
-        )
-    )
+    return publish_to(_string(topic), payload)
+
+
+def publish_to(field: bytes, payload: bytes | memoryview) -> bytes:
+    """A PUBLISH at QoS 0 to the topic of a `topic_field`."""
+    return b"".join((b"\x30", length(len(field) + len(payload)), field, payload))
 
 
 def publish_qos1(

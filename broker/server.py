@@ -164,6 +164,16 @@ class Gate:
         seat = self._seat(levels[2]) if len(levels) == 4 else None
         return seat is not None and seat.publish(topic, payload)
 
+    def frame(self, device: str, frame: bytes) -> bool:
+        """Write a stream frame to the device before this returns. False when it would wait, or the
+        device is offline or has not subscribed. Raises: ValueError as `publish` does.
+        """
+        if len(frame) > MAX_PAYLOAD:
+            raise ValueError(f"{len(frame)} bytes; the most is {MAX_PAYLOAD}")
+        house = self._house
+        seat = house.seats.get(device) if house is not None else None
+        return seat is not None and seat.frame(frame)
+
     def congested(self, device: str) -> bool:
         """Whether a stream frame given now would wait in memory; a sender does well to pause."""
         seat = self._seat(device)

@@ -39,8 +39,12 @@ class Transport(Protocol):
         Raises: ValueError for a payload above the bound of the wire.
         """
 
-    def congested(self, device: str) -> bool:
-        """Whether a stream frame given now would wait in memory; a sender does well to pause."""
+    def frame(self, device: str, frame: bytes) -> bool:
+        """Send a stream frame. False when it would have to wait in memory, or nobody is there: a
+        sender does well to try again a little later.
+
+        Raises: ValueError for a frame above the bound of the wire.
+        """
 
     def kick(self, device: str, reason: Reason = Reason.KICKED) -> bool:
         """Cut the device's connection. False when it has none."""

@@ -148,7 +148,7 @@ class Line(asyncio.BufferedProtocol):
         """A stream frame, which may wait its turn. False when there is no room."""
         if self.over or self.lane.overflowing:
             return False
-        self.lane.frame(topic, payload)
+        self.lane.frame(packets.topic_field(topic), payload)
         return True
 
     def deliver(

@@ -285,7 +285,11 @@ class RemoteGate:
         self._frames[levels[2]] += len(payload)
         return True
 
+    def frame(self, device: str, frame: bytes) -> bool:
+        return not self.congested(device) and self.publish(topics.down_stream(device), frame)
+
     def congested(self, device: str) -> bool:
+        """Whether the link, or the device's share of it, is full."""
         line = self._line
         if line is None:
             return False

@@ -34,7 +34,7 @@ class PortalLanes:
 
     def __init__(self, queue: IngestQueue, frame: Callable[[str, bytes], None]) -> None:
         self._queue = queue
-        self._frame = frame
+        self.stream = frame  # no call in between
         self._heard: dict[str, float] = {}  # connected device -> monotonic seconds
         self._takeovers = Takeovers()
         self._servers: dict[str, str] = {}  # connected device -> access server
@@ -112,9 +112,6 @@ class PortalLanes:
                 "values": {metric.value: value for metric, value in message.values.items()},
             },
         )
-
-    def stream(self, device: str, frame: bytes) -> None:
-        self._frame(device, frame)
 
     def refused(self, peer: str, device: str | None, reason: Reason) -> None:
         metrics.REFUSED.labels(reason.value).inc()

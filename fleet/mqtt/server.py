@@ -244,15 +244,10 @@ def _ports(transport: Transport, loop: asyncio.AbstractEventLoop) -> Iterator[No
         topic = topics.down(device, message.TYPE, message.VERSION)
         _soon(loop, transport.publish, topic, messages.encode(message))
 
-    def frame(device: str, data: bytes) -> bool:
-        if transport.congested(device):
-            return False
-        return transport.publish(topics.down_stream(device), data)
-
     ports.set_sender(send)
     ports.set_kicker(lambda device: _soon(loop, transport.kick, device))
     ports.set_denier(lambda listed: _soon(loop, transport.deny, listed))
-    ports.set_frame_sender(frame)
+    ports.set_frame_sender(transport.frame)
     try:
         yield
     finally:

@@ -1,5 +1,10 @@
 """How much a line may hold, by what it took (R-CON-4)."""
 
+import socket
+
+import pytest
+
+from broker import congestion
 from broker.congestion import LEAST, SAMPLE_S, TARGET_S, Allowance
 
 
@@ -43,3 +48,38 @@ def test_a_line_that_is_far_is_counted_over_its_round_trip() -> None:
             now = burst * 0.3 + tick * 0.005
             allowance.look(now, burst * 300_000, busy=True, round_trip_s=0.3)
     assert 0.4e6 < allowance.bytes <= 1.1e6
+
+
+def test_the_kernel_is_asked_when_there_may_be_much_and_not_at_each_keystroke(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    ask = congestion._waiting
+
+    def counted(fd: int) -> int:
+        nonlocal asked
+        asked += 1
+        return ask(fd)
+
+    monkeypatch.setattr(congestion, "_waiting", counted)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            line, written = congestion.Line(near.fileno()), 0
+            for _ in range(400):
+                assert line.has_room(written / 1e6, written, 0)
+                near.sendall(b"k" * 100)
+                written += 100
+                far.recv(100)
+            assert 5 <= asked <= 40  # once for each LEAST of bytes
+            asked = 0
+            near.setblocking(False)
+            try:
+                while True:  # nobody reads any more
+                    written += near.send(bytes(4096))
+            except BlockingIOError:
+                pass
+            assert not line.has_room(1.0, written, 0)
+            assert not line.has_room(1.001, written, 0)
+            assert asked == 2

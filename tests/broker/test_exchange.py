@@ -30,8 +30,8 @@ class Pipe:
         self.asked.append(("publish", topic))
         return True
 
-    def congested(self, device: str) -> bool:
-        return self.full
+    def frame(self, device: str, frame: bytes) -> bool:
+        return not self.full
 
     def kick(self, device: str, reason: Reason = Reason.KICKED) -> bool:
         self.asked.append(("kick", device, reason))
@@ -72,7 +72,7 @@ def test_each_word_goes_where_the_device_is(two: Two) -> None:
     assert two.exchange.publish(f"pat/1/{B}/dn/s", b"")
     assert two.exchange.kick(B)
     two.west.full = True
-    assert (two.exchange.congested(A), two.exchange.congested(B)) == (False, True)
+    assert (two.exchange.frame(A, b"x"), two.exchange.frame(B, b"x")) == (True, False)
     assert two.east.asked == [("publish", f"pat/1/{A}/dn/job/1")]
     assert two.west.asked == [("publish", f"pat/1/{B}/dn/s"), ("kick", B, Reason.KICKED)]
     assert two.portal.log == [
@@ -86,7 +86,7 @@ def test_nobody_there(two: Two) -> None:
     assert not two.exchange.publish(f"pat/1/{A}/dn/job/1", b"")
     assert not two.exchange.publish("pat/1", b"")
     assert not two.exchange.kick(A)
-    assert not two.exchange.congested(A)
+    assert not two.exchange.frame(A, b"x")
     assert two.exchange.server_of(A) is None
 
 

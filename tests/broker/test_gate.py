@@ -242,6 +242,26 @@ async def test_an_oversized_payload_is_the_callers_mistake(running: Running) -> 
         running.gate.publish(f"pat/1/{A}/dn/job/1", b"x" * (MAX_PAYLOAD + 1))
 
 
+async def test_a_frame_is_not_taken_when_it_would_wait(running: Running) -> None:
+    """Nor for a device that is offline, or has not subscribed."""
+    assert not running.gate.frame(A, b"x")
+    async with await running.live(A, subscribed=False) as device:
+        assert not running.gate.frame(A, b"x")
+        device.send(raw.subscribe(f"pat/1/{A}/dn/s"))
+        assert await device.packet() == (0x90, b"\0\x01\0")
+        device.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+        while running.gate.frame(A, sent.to_bytes(2) * 16000):
+            sent += 1
+            await asyncio.sleep(0)
+        assert running.gate.congested(A)
+        device.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for number in range(sent):
+            assert await device.message() == (f"pat/1/{A}/dn/s", number.to_bytes(2) * 16000)
+    with pytest.raises(ValueError, match="the most is"):
+        running.gate.frame(A, b"x" * (MAX_PAYLOAD + 1))
+
+
 async def test_a_control_message_passes_frames_that_wait(running: Running) -> None:
     """DESIGN, the wire: control, then interactive, then bulk."""
     frames = 100

@@ -183,6 +183,7 @@ async def test_frames_to_a_device_that_does_not_read_stay_within_their_window(
                 if remote.congested(A):
                     await asyncio.sleep(0.2)
                     if remote.congested(A):
+                        assert not remote.frame(A, b"x")
                         break
                 assert remote.publish(FRAMES, sent.to_bytes(4) * 8192)
                 sent += 1
