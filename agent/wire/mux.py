@@ -185,18 +185,16 @@ class Mux(Incoming):
     def writable(self, stream: int) -> int:
         """Bytes that send() takes now; 0 when the stream is unknown, ended or not accepted."""
         it = self._streams.get(stream)
-        if it is None or it.ending or it.state not in SENDING:
-            return 0
-        return it.limit - it.sent - it.queued
+        return it.room() if it is not None else 0
 
     def send(self, stream: int, data: bytes | bytearray | memoryview) -> None:
         """Queue at most writable() bytes, large `bytes` uncopied. Raises LocalError for more."""
-        size = len(data)
-        if size > self.writable(stream):
-            raise LocalError(f"stream {stream} takes {self.writable(stream)} bytes, not {size}")
-        if not size:
+        size, it = len(data), self._streams.get(stream)
+        room = it.room() if it is not None else 0
+        if size > room:
+            raise LocalError(f"stream {stream} takes {room} bytes, not {size}")
+        if it is None or not size:
             return
-        it = self._streams[stream]
         last = it.queue[-1] if it.queue else None
         if type(last) is bytearray and len(last) + size <= self.max_frame:
             last += data

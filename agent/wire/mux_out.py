@@ -15,7 +15,7 @@ CREDIT = struct.Struct(">QI")  # bytes used, window beyond them
 RESET = struct.Struct(">H")  # ResetCode
 RESUME = struct.Struct(">BQQ")  # ResumeKind, number taken next, number of the ASK answered or 0
 _CREDIT_FRAMES = 64  # acknowledge at least this often; far below MAX_KEPT, so that it never blocks
-_DATA = FrameType.DATA
+_DATA, _DRAINED = FrameType.DATA, State.DRAINED
 
 
 class Outgoing:
@@ -86,7 +86,7 @@ class Outgoing:
         it.reported = it.consumed
         while it.unreported and it.unreported[0] <= it.consumed:
             it.unreported.popleft()
-        it.final_sent = self._is_drained(it)
+        it.final_sent = it.state is _DRAINED and it.consumed == it.received
         window = 0 if it.final_sent else self._window
         it.granted = it.consumed + window
         frame = self._kept(it, FrameType.CREDIT, CREDIT.pack(it.consumed, window))
@@ -178,16 +178,13 @@ class Outgoing:
             it.ready = True
             (self._bulk if it.bulk else self._interactive).append(it)
 
-    def _is_drained(self, it: Stream) -> bool:
-        return it.state is State.DRAINED and it.consumed == it.received
-
     def _consider_credit(self, it: Stream) -> None:
         """Ask for a CREDIT when it is worth a frame: enough was used, or everything to the end."""
         used = it.consumed - it.reported
         if (
             4 * used >= self._window
             or (used and len(it.unreported) >= _CREDIT_FRAMES)
-            or (self._is_drained(it) and not it.final_sent)
+            or (it.state is _DRAINED and it.consumed == it.received and not it.final_sent)
         ):
             it.credit_due = True
             self._want_control(it)

@@ -169,6 +169,12 @@ class Stream:
         self.note_due = False
         self.unnoted = 0  # CREDITs that came since our last NOTE
 
+    def room(self) -> int:
+        """Bytes that may be queued to send."""
+        if self.ending or self.state not in SENDING:
+            return 0
+        return self.limit - self.sent - self.queued
+
     def over(self) -> bool:
         return self.eof_acked and self.final_sent
 

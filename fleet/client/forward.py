@@ -37,6 +37,7 @@ class Pipe(End, asyncio.BufferedProtocol):
         self._forward = forward
         self._buffer = forward.buffer
         self._reading = False
+        self._room = 0  # bytes that were asked for
         self._early = b""  # read before the injector had accepted
         self._full = False  # the local socket takes no more for now
         self._uncredited = 0  # bytes written to it of which the injector does not know
@@ -78,7 +79,7 @@ class Pipe(End, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # Reading is paused while there is no credit, so there is some; but for once at the start.
-        room = self._mux.writable(self.id) or _EARLY
+        self._room = room = self._mux.writable(self.id) or _EARLY
         return self._buffer if room >= READ else self._buffer[:room]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -88,7 +89,8 @@ class Pipe(End, asyncio.BufferedProtocol):
             return
         self._mux.send(self.id, self._buffer[:nbytes])
         self._carrier.pump()
-        self._read_if_there_is_room()
+        if nbytes == self._room:
+            self._read_if_there_is_room()
 
     def eof_received(self) -> bool:
         self._we_ended = True

@@ -80,7 +80,9 @@ class Websocket(asyncio.BufferedProtocol):
         self._is_binary = False  # that message
         self._is_greeted = False  # the answer to the upgrade came, whatever it is
         self._is_leaving = False  # Close was said, here or there
-        self._keys: list[bytes] = []  # made in advance: each call costs one into the kernel
+        # To mask with, one a message, which nobody can foresee (RFC 6455 section 10.3). Made in
+        # advance, as each making is a call into the kernel.
+        self._keys: list[bytes] = []
         self._token = b""  # of the ping that waits for its answer
         self._timer: asyncio.TimerHandle | None = None
         self._answered = asyncio.Event()
@@ -115,19 +117,14 @@ class Websocket(asyncio.BufferedProtocol):
 
     def send(self, message: bytes) -> None:
         """Write one binary message; not when it is full."""
-        size, key = len(message), self._key()
+        if not self._keys:
+            self._make_keys()
+        size, key = len(message), self._keys.pop()
         if size < _LENGTH_16:
             head = _SHORT.pack(_PLAIN, _MASKED | size, key)
         else:
             head = _LONG.pack(_PLAIN, _MASKED | _LENGTH_16, size, key)
         self._transport.write(head + apply_mask(message, key))
-
-    def _key(self) -> bytes:
-        """Four bytes that nobody can foresee, for one message (RFC 6455 section 10.3)."""
-        if not self._keys:
-            random = secrets.token_bytes(256)
-            self._keys = [random[at : at + 4] for at in range(0, len(random), 4)]
-        return self._keys.pop()
 
     async def close(self) -> None:
         """Say goodbye and wait for the other's, at most CLOSE_S. No effect once it is over."""
@@ -313,6 +310,10 @@ class Websocket(asyncio.BufferedProtocol):
         self._frames.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
         self._flush()
         self._leave()
+
+    def _make_keys(self) -> None:
+        random = secrets.token_bytes(256)
+        self._keys = [random[at : at + 4] for at in range(0, len(random), 4)]
 
     def _leave(self) -> None:
         """Close was said: nothing more is sent, and the end comes by itself or is made."""
