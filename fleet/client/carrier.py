@@ -20,6 +20,7 @@ from agent.wire.mux import Mux, MuxError, ResetCode
 from agent.wire.patience import Patience
 from agent.wire.seal import Seal
 from fleet.client.errors import ClientError, Exit
+from fleet.client.i18n import _
 from fleet.client.websocket import Websocket
 
 OPEN_S = 15.0  # how long the injector may take to accept a stream
@@ -187,7 +188,7 @@ class Carrier:
         except TimeoutError:
             end.reset()
             raise ClientError(
-                "The injector did not answer in time. Try again.", Exit.TIMED_OUT
+                _("The injector did not answer in time. Try again."), Exit.TIMED_OUT
             ) from None
         except BaseException:
             end.reset()
