@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -113,11 +114,18 @@ async def test_too_many_writes_are_refused_not_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "MAX_WAITING", 5)
-    slow = store.write(lambda db: time.sleep(0.2))
-    await asyncio.sleep(0.05)
+    begun, released = threading.Event(), threading.Event()
+
+    def slowly(_db: object) -> None:
+        begun.set()
+        released.wait(10)
+
+    slow = store.write(slowly)
+    assert await asyncio.to_thread(begun.wait, 10)
     futures = [store.write(lambda db: None) for _each in range(8)]
     refused = [f for f in futures if f.done() and isinstance(f.exception(), StoreError)]
     assert len(refused) == 3
+    released.set()
     await slow
 
 

@@ -423,10 +423,11 @@ async def test_a_client_that_does_not_read_stops_the_service() -> None:
         s.activate("ssh")
         stream = await s.opened("ssh")
         await until(lambda: len(s.received(stream)) == WINDOW)
-        await asyncio.sleep(0.05)
-        before = written
-        await asyncio.sleep(0.05)
-        assert written == before
+        before = -1
+        async with asyncio.timeout(10):
+            while written != before:  # until the sockets between are full too
+                before = written
+                await asyncio.sleep(0.05)
         assert s.streams.moved(ID)[0] == WINDOW
         s.client.consumed(stream, WINDOW)
         s.kick.set()
@@ -682,7 +683,7 @@ async def test_control_and_interactive_streams_go_before_bulk(tmp_path: Path) ->
         assert (s.streams.next_frame() or b"")[4:20] == other
         s.client.send(stream, b"x")
         s.streams.receive(s.client.next_frame() or b"")
-        await asyncio.sleep(0.05)  # the echo is back
+        await until(lambda: s.streams.moved(ID)[0] == 1)  # the echo is back
         assert (s.streams.next_frame() or b"")[4:20] == SESSION
         assert (s.streams.next_frame() or b"")[4:20] == other
         s.streams.clinical_state(ClinicalState.ARMED)

@@ -330,7 +330,7 @@ async def test_one_device_and_two_servers(
         await portal.until(lambda remote=remote: remote.health().up)
         exchange.add(name, remote)
     async with await world.live(east) as old:
-        await asyncio.sleep(0.05)
+        await come_true(lambda: exchange.server_of(A) == "east")
         async with await world.live(west, known=False) as new:
             await come_true(lambda: exchange.server_of(A) == "west")
             assert await old.ended() == b""  # a copy of the credential, or a socket left behind
