@@ -67,12 +67,16 @@ async def test_a_job_delivered_a_thousand_times_runs_once(tmp_path: Path) -> Non
         job.fetch(rig, offer.key)
         await rig.until_state(job.id, S.SUCCEEDED)
         for _each in range(scaled(1000)):
-            rig.elapsed += 0.004
+            rig.elapsed += 1.0  # every fifth is answered, the others came too soon for that
             assert await rig.deliver(job.message) is None
-        assert (await rig.actions()).count("job:run agent allowed") == 1
-        assert len(rig.accepted("job")) <= 3
-        assert len(rig.offers()) <= 2  # offered again, not made again
+        actions = await rig.actions()
+        assert len([action for action in actions if action.startswith("job:receive ")]) == 1
+        assert actions.count("job:run agent allowed") == 1
+        answers = scaled(1000) // 5
+        assert answers <= len(rig.accepted("job")) <= answers + 3
+        # Offered again, since the portal seems to have lost it, and not made again.
         assert len({offer.bundle.digest for offer in rig.offers()}) == 1
+        assert len({offer.key for offer in rig.offers()}) <= 2
 
 
 async def test_a_repeat_is_answered_with_the_same_key_and_bundle(tmp_path: Path) -> None:

@@ -210,18 +210,29 @@ def test_a_csr_chooses_neither_its_name_nor_its_powers(applicant: Applicant) -> 
     assert [name.value for name in names] == [f"spiffe://patency/device/{device}"]
 
 
-def _flipped(applicant: Applicant) -> str:
-    """Signed by another key than the one inside: the holder is not proved."""
-    ours = applicant.body()["csr"]
-    theirs = Applicant("x" * 43).body()["csr"]
-    lines, other = ours.splitlines(), theirs.splitlines()
-    return "\n".join([*lines[:-3], *other[-3:]]) + "\n"
+def _der(tag: int, body: bytes) -> bytes:
+    size = len(body)
+    assert size < 256
+    return bytes([tag, size] if size < 128 else [tag, 0x81, size]) + body
+
+
+def _signed_by_another(applicant: Applicant) -> str:
+    """Whole and readable, but for another's signature: the holder of the key is not proved."""
+    ours = x509.load_pem_x509_csr(applicant.body()["csr"].encode())
+    wanted = ours.tbs_certrequest_bytes
+    signature = ec.generate_private_key(ec.SECP256R1()).sign(wanted, ec.ECDSA(SHA256()))
+    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
+    made = _der(0x30, wanted + ecdsa_with_sha256 + _der(0x03, b"\0" + signature))
+    request = x509.load_der_x509_csr(made)
+    assert request.public_key() == ours.public_key()
+    assert not request.is_signature_valid
+    return pem(request)
 
 
 BAD_KEYS: list[tuple[str, Callable[[Applicant], str]]] = [
     ("rsa", lambda a: pem(a.builder().sign(rsa.generate_private_key(65537, 2048), SHA256()))),
     ("p384", lambda a: pem(a.builder().sign(ec.generate_private_key(ec.SECP384R1()), SHA256()))),
-    ("not its own signature", _flipped),
+    ("not its own signature", _signed_by_another),
     ("no request", lambda a: "-----BEGIN CERTIFICATE REQUEST-----\n" + "A" * 64),
     ("a certificate", lambda a: ca.pem("server-ca")),
 ]
