@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ from agent import enrolment
 from agent.wire.catalogue import EVENT_PRIORITY, EventCode, EventPhase
 from agent.wire.messages import Event as DeviceEvent
 from fleet.accounts.models import User
-from fleet.audit.models import Entry
+from fleet.audit import verification
+from fleet.audit.models import DeviceEntry, Entry
 from fleet.core import clock
 from fleet.core.errors import Conflict
 from fleet.enrolment import ca, ceremony, credentials, selectors, services
 from fleet.enrolment.models import Alarm, AlarmKind, Credential, Issued
-from fleet.inventory.models import Device
-from fleet.telemetry.models import Event
+from fleet.inventory import departures, placing
+from fleet.inventory.models import Device, Site
+from fleet.telemetry.models import Condition, Event
 from tests.broker import raw
 from tests.broker.raw import Raw
 from tests.fleet.mqtt.test_server import in_thread, trusting, until
@@ -271,6 +274,68 @@ async def test_revoked_and_back_with_a_new_claim(
     assert new.key.public_key() != injector.agent.identity.key.public_key()
     copy = Copy.of(injector, tmp_path / "copy")
     assert await copy.gets_in(here)
+
+
+async def test_transferred_with_rows_in_its_outbox(
+    here: Whole, monkeypatch: pytest.MonkeyPatch, administrator: User, other_site: Site
+) -> None:
+    """R-CON-9: what it recorded at its former owner's and could not send, it sends from the new
+    one's. Each owner gets its own, by a clock that is a month wrong."""
+    monkeypatch.setattr(placing, "SLACK", timedelta(seconds=0.2))
+    injector = here.first
+
+    def cut_off() -> Device:
+        device = Device.objects.get(pk=injector.id)
+        credentials.revoke(actor=administrator, device=device, now=clock.now())
+        return device
+
+    device = await in_thread(cut_off)
+    await until(lambda: not _online(injector.id), WITHIN_S)
+    injector.days = -31
+    for _ in range(3):
+        _report(injector)
+    await asyncio.sleep(0.6)
+
+    def move() -> dict[str, object]:
+        moved = departures.move(
+            actor=administrator, device=device, site=other_site, now=clock.now()
+        )
+        return selectors.provisioning_bundle(
+            serial=moved.serial,
+            product_line=moved.product_line_id,
+            claim=services.create_claim_again(device=moved, now=clock.now()),
+            trust_key=injector.agent.identity.provision.anchors.trust_key,
+        )
+
+    bundle = await in_thread(move)
+    await asyncio.sleep(0.6)
+    for _ in range(2):
+        _report(injector)
+    await asyncio.sleep(0.2)
+    await injector.stop()
+    (injector.state / "provision.json").write_text(json.dumps(bundle))
+    await enrolment.enrol_again(injector.state)
+    back = Injector(injector.state)
+    back.start()
+    try:
+        events = Event.objects.filter(device=injector.id, code=EventCode.FLOW_LIMITED)
+        await until(lambda: events.all().count() == 5, WITHIN_S)
+        owners = await in_thread(lambda: list(events.values_list("organisation", flat=True)))
+        assert sorted(owners) == ["north"] * 3 + ["sud"] * 2
+        # The last of them stands, and is the new owner's.
+        standing = await in_thread(lambda: Condition.objects.get(code=EventCode.FLOW_LIMITED))
+        assert standing.organisation_id == "sud"
+        filed = await in_thread(
+            lambda: set(
+                DeviceEntry.objects.filter(device=injector.id).values_list(
+                    "organisation", flat=True
+                )
+            )
+        )
+        assert {"north", "sud"} <= filed <= {"north", "sud", None}
+        assert (await in_thread(lambda: verification.verify_device(injector.id))).good
+    finally:
+        await back.stop()
 
 
 async def test_the_intermediate_is_replaced_under_a_running_gate(

@@ -97,6 +97,7 @@ class Injector:
         )
         self._ahead_s = 0.0
         self.days = 0.0  # that its wall clock is ahead
+        self.running: asyncio.Task[None] | None = None
         self._tick = asyncio.Event()
 
     def _watch(self, agent: Agent) -> None:
@@ -105,6 +106,15 @@ class Injector:
     @property
     def id(self) -> str:
         return self.agent.device
+
+    def start(self) -> None:
+        self.running = asyncio.create_task(self.agent.run())
+
+    async def stop(self) -> None:
+        """As its service manager ends it."""
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
 
     def leap(self, seconds: float) -> None:
         self._ahead_s += seconds
@@ -343,7 +353,8 @@ async def whole(
 
         await in_thread(prepare)
         injectors = [Injector(state) for state in states]
-        tasks = [asyncio.create_task(each.agent.run()) for each in injectors]
+        for each in injectors:
+            each.start()
         try:
             await until(_all_there(count), WITHIN_S)
             for each in injectors:
@@ -351,9 +362,8 @@ async def whole(
                 await each.command("pin-set", approver=1, pin=PIN)
             yield Whole(running, alice, bob, Specialist(), injectors)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for each in injectors:
+                await each.stop()
 
 
 def replay(session: str, answered: tuple[bytes, bytes]) -> Answer:

@@ -5,6 +5,7 @@ outbox that had to shed, a server restored from a backup), with an alarm. What c
 or a head already held is a fork: refused, with an alarm.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,24 @@ GAP = "audit:gap"
 FORGED = "audit:forged"
 
 
-def audit(device: "Device", message: Audit, received_at: datetime) -> None:
-    """Keep the entries and the head. Raises MessageRefused when they do not hold together."""
+def audit(
+    device: "Device",
+    message: Audit,
+    received_at: datetime,
+    *,
+    owner: Callable[[AuditEntry], str | None],
+) -> None:
+    """Keep the entries and the head. Raises MessageRefused when they do not hold together.
+
+    `owner` gives the id of the organisation that an entry is of, or None when nobody can tell."""
     entries = message.entries
     _check_links(entries)
     fresh = _unknown(device, entries)
     if fresh:
         _check_joint(device, fresh[0], received_at)
-        DeviceEntry.objects.bulk_create([_row(device, entry, received_at) for entry in fresh])
+        DeviceEntry.objects.bulk_create(
+            [_row(device, entry, owner(entry), received_at) for entry in fresh]
+        )
     keep_head(device, message.head, received_at)
 
 
@@ -112,10 +123,12 @@ def _check_joint(device: "Device", first: AuditEntry, received_at: datetime) -> 
         )
 
 
-def _row(device: "Device", entry: AuditEntry, received_at: datetime) -> DeviceEntry:
+def _row(
+    device: "Device", entry: AuditEntry, owner: str | None, received_at: datetime
+) -> DeviceEntry:
     return DeviceEntry(
         device=device,
-        organisation=device.organisation,
+        organisation_id=owner,
         index=entry.index,
         entry=msgspec.to_builtins(entry),
         hash=entry.hash,

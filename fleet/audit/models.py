@@ -49,7 +49,10 @@ class DeviceEntry(models.Model):
     device = models.ForeignKey(
         "inventory.Device", on_delete=models.CASCADE, related_name="audit_entries"
     )
-    organisation = models.ForeignKey("accounts.Organisation", on_delete=models.PROTECT)
+    # The owner of its moment; None when nobody can tell (fleet.inventory.placing).
+    organisation = models.ForeignKey(
+        "accounts.Organisation", on_delete=models.PROTECT, null=True, blank=True
+    )
     index = models.PositiveBigIntegerField()
     entry = models.JSONField()
     hash = models.CharField(max_length=64)

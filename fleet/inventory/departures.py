@@ -3,8 +3,9 @@ retired (R-CON-9).
 
 One transaction: every app that keeps something of the device closes it (sessions and jobs end, the
 credential is revoked, what is wrong now is no longer theirs), then the ownership's interval ends
-and the next begins. Rows keep the organisation of their moment: the former owner keeps what was its
-own and sees nothing new; the new one begins with nothing. An app says what it closes with
+and the next begins. Rows keep the organisation of their moment, those too that are still in
+the device's outbox (fleet.inventory.placing): the former owner keeps what was its own and sees
+nothing new; the new one begins with nothing. An app says what it closes with
 `when_leaving`, once, when Django starts.
 """
 
@@ -70,7 +71,11 @@ def move(
         _close(device, departure, actor, now)
         device.site, device.organisation = site, site.organisation
         device.room, device.asset_number = room, asset_number
-        device.save(update_fields=["site", "organisation", "room", "asset_number"])
+        if transferred:
+            device.transferred_at = now
+        device.save(
+            update_fields=["site", "organisation", "room", "asset_number", "transferred_at"]
+        )
         if transferred:
             _end_ownership(device, now)
             Ownership.objects.create(device=device, organisation=site.organisation, starts_at=now)

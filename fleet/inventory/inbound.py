@@ -4,10 +4,13 @@ from datetime import datetime
 
 from agent.wire.catalogue import Outcome, RefusalReason
 from agent.wire.messages import Heartbeat, Hello, Remote
+from fleet.accounts.models import Organisation
 from fleet.audit import services as audit
 from fleet.core import ports
 from fleet.core.errors import MessageRefused
+from fleet.inventory import placing
 from fleet.inventory.models import Device
+from fleet.inventory.placing import Placer, Stamp
 
 
 def hello(device: Device, message: Hello, received_at: datetime) -> None:
@@ -33,6 +36,7 @@ def hello(device: Device, message: Hello, received_at: datetime) -> None:
             "last_seen_at",
         ]
     )
+    placing.heard(device, message, received_at)
     _hint_state(device)
 
 
@@ -53,14 +57,20 @@ def remote(device: Device, message: Remote, received_at: datetime) -> None:
         return
     device.remote_enabled = message.enabled
     device.save(update_fields=["remote_enabled"])
-    audit.record(
-        organisation=device.organisation,
-        actor=device.pk,
-        action="remote:on" if message.enabled else "remote:off",
-        outcome=Outcome.ALLOWED,
-        device=device,
-        now=received_at,
-    )
+    stamp = Stamp(message.at, message.boot, message.uptime_ms)
+    found = Placer().owner(device, stamp, received_at)
+    owner: Organisation | None = device.organisation
+    if found != device.organisation_id:
+        owner = Organisation.objects.filter(pk=found).first()
+    if owner is not None:  # otherwise it stands in the injector's own chain alone
+        audit.record(
+            organisation=owner,
+            actor=device.pk,
+            action="remote:on" if message.enabled else "remote:off",
+            outcome=Outcome.ALLOWED,
+            device=device,
+            now=received_at,
+        )
     _hint_state(device)
 
 

@@ -66,6 +66,8 @@ class Device(models.Model):
     remote_enabled = models.BooleanField(default=True)
     audit_key = models.BinaryField(max_length=32, blank=True)  # raw Ed25519, from enrolment
     created_at = models.DateTimeField()
+    # When its present owner got it from another; None for one that never changed hands.
+    transferred_at = models.DateTimeField(null=True, blank=True)
     # Retired: it stays for those whose data it carries; its serial may be enrolled anew.
     retired_at = models.DateTimeField(null=True, blank=True)
 
@@ -104,3 +106,20 @@ class Ownership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.device_id} {self.starts_at:%Y-%m-%d}"
+
+
+class Boot(models.Model):
+    """What hellos told of a boot of the device's machine (fleet.inventory.placing)."""
+
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="boots")
+    boot = models.CharField(max_length=32)
+    started_at = models.DateTimeField()  # by our clock, the earliest that was heard
+    heard_at = models.DateTimeField()
+    ahead_ms = models.BigIntegerField()  # our clock less the device's
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["device", "boot"], name="boot_once")]
+
+    def __str__(self) -> str:
+        return f"{self.device_id} {self.boot}"

@@ -11,6 +11,7 @@ from fleet.audit import inbound as audit
 from fleet.enrolment import inbound as enrolment
 from fleet.inventory import inbound as inventory
 from fleet.inventory.models import Device
+from fleet.inventory.placing import Placer, Stamp
 from fleet.jobs import inbound as jobs
 from fleet.telemetry import inbound as telemetry
 
@@ -35,6 +36,16 @@ def accepted(device: Device, message: messages.Accepted, received_at: datetime) 
         access.accepted(device, message, received_at)
 
 
+def audited(device: Device, message: messages.Audit, received_at: datetime) -> None:
+    """Entries of the device's own chain, each to the owner of its moment."""
+    placer = Placer()
+
+    def owner(entry: messages.AuditEntry) -> str | None:
+        return placer.owner(device, Stamp(entry.at, entry.boot, entry.uptime_ms), received_at)
+
+    audit.audit(device, message, received_at, owner=owner)
+
+
 def hello(device: Device, message: messages.Hello, received_at: datetime) -> None:
     """What the device says of itself, and whether it can be this device that says so."""
     inventory.hello(device, message, received_at)
@@ -52,7 +63,7 @@ HANDLERS: Mapping[type[messages.Up], Handler] = {
     messages.SessionUpdate: access.session_update,
     messages.Receipt: access.receipt,
     messages.Execution: jobs.execution,
-    messages.Audit: audit.audit,
+    messages.Audit: audited,
     messages.Renewal: enrolment.renewal,
     messages.Remote: inventory.remote,
 }

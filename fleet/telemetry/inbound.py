@@ -9,6 +9,7 @@ from agent.wire.catalogue import EVENT_PRIORITY, EventPhase
 from fleet.core import clock, ports
 from fleet.core.rows import Insert, stored
 from fleet.inventory.models import Device
+from fleet.inventory.placing import Placer, Stamp
 from fleet.telemetry.models import Condition, Event, Sample
 
 Received = tuple[Device, messages.Event, datetime]  # with the time of its arrival
@@ -23,12 +24,15 @@ def events(received: Sequence[Received]) -> None:
     """Keep the events; a raised one stands as a condition until it is cleared.
 
     In a storm they come by the hundred, so they are stored together, and what watches a group is
-    told once.
+    told once. What a former owner's time left in the outbox is filed with the former owner: it is
+    nothing that is wrong now, and those who watch the device are not told.
     """
-    _EVENTS.many([_row(*each) for each in received])
-    _conditions(received)
+    placer = Placer()
+    placed = [(*each, _owner(placer, *each)) for each in received]
+    _EVENTS.many([_row(*each) for each in placed])
+    _conditions([each[:3] for each in placed if each[3] == each[0].organisation_id])
     hints: dict[str, dict[str, Any]] = {}
-    for device, message, _at in received:
+    for device, message, _at, owner in placed:
         payload = {
             "kind": "event",
             "device": device.pk,
@@ -37,10 +41,24 @@ def events(received: Sequence[Received]) -> None:
             "phase": message.phase.value,
             "at": message.at,
         }
-        for group in (f"device.{device.pk}", f"organisation.{device.organisation_id}", "fleet"):
+        for group in _groups(device, owner):
             hints[group] = payload
     for group, payload in hints.items():
         ports.hint(group, payload)
+
+
+def _owner(
+    placer: Placer, device: Device, message: messages.Event, received_at: datetime
+) -> str | None:
+    stamp = Stamp(message.at, message.boot, message.uptime_ms)
+    return placer.owner(device, stamp, received_at)
+
+
+def _groups(device: Device, owner: str | None) -> tuple[str, ...]:
+    """Who may watch a row of this owner."""
+    if owner == device.organisation_id:
+        return (f"device.{device.pk}", f"organisation.{owner}", "fleet")
+    return ("fleet",) if owner is None else (f"organisation.{owner}", "fleet")
 
 
 _EVENTS = Insert(
@@ -54,10 +72,12 @@ def _priority(message: messages.Event) -> str:
     return EVENT_PRIORITY[message.code].value
 
 
-def _row(device: Device, message: messages.Event, received_at: datetime) -> tuple[Any, ...]:
+def _row(
+    device: Device, message: messages.Event, received_at: datetime, owner: str | None
+) -> tuple[Any, ...]:
     return (
         device.pk,
-        device.organisation_id,
+        owner,
         int(message.code),
         _priority(message),
         message.phase.value,
@@ -98,16 +118,22 @@ def _conditions(received: Sequence[Received]) -> None:
 
 
 def telemetry(device: Device, message: messages.Telemetry, received_at: datetime) -> None:
-    """Keep the samples of one message."""
+    """Keep the samples of one message, each with the owner of its moment."""
+    placer = Placer()
+    owners = [
+        placer.owner(device, Stamp(sample.at, message.boot, sample.uptime_ms), received_at)
+        for sample in message.samples
+    ]
     Sample.objects.bulk_create(
         Sample(
             device=device,
-            organisation=device.organisation,
+            organisation_id=owner,
             at=clock.from_ms(sample.at),
             received_at=received_at,
             state=sample.state,
             values={metric.value: value for metric, value in sample.values.items()},
         )
-        for sample in message.samples
+        for sample, owner in zip(message.samples, owners, strict=True)
     )
-    ports.hint(f"device.{device.pk}", {"kind": "telemetry", "device": device.pk})
+    if device.organisation_id in owners:
+        ports.hint(f"device.{device.pk}", {"kind": "telemetry", "device": device.pk})

@@ -7,7 +7,10 @@ class Sample(models.Model):
     """Metrics of one device at one time; the keys of `values` are catalogue metrics with units."""
 
     device = models.ForeignKey("inventory.Device", on_delete=models.CASCADE, related_name="samples")
-    organisation = models.ForeignKey("accounts.Organisation", on_delete=models.PROTECT)
+    # The owner of its moment; None when nobody can tell (fleet.inventory.placing).
+    organisation = models.ForeignKey(
+        "accounts.Organisation", on_delete=models.PROTECT, null=True, blank=True
+    )
     at = models.DateTimeField()  # by the device's clock
     received_at = models.DateTimeField(db_index=True)
     state = models.CharField(max_length=16)
@@ -25,7 +28,10 @@ class Event(models.Model):
     """A discrete fact with a code, exactly once."""
 
     device = models.ForeignKey("inventory.Device", on_delete=models.CASCADE, related_name="events")
-    organisation = models.ForeignKey("accounts.Organisation", on_delete=models.PROTECT)
+    # The owner of its moment; None when nobody can tell (fleet.inventory.placing).
+    organisation = models.ForeignKey(
+        "accounts.Organisation", on_delete=models.PROTECT, null=True, blank=True
+    )
     code = models.PositiveSmallIntegerField()
     priority = models.CharField(max_length=4)  # H, M, L, info
     phase = models.CharField(max_length=8)  # raised, cleared

@@ -83,6 +83,30 @@ TABLE = (
         ),
     ),
     Mutation(
+        "what a transfer left in an outbox stays the former owner's",
+        "fleet/inventory/placing.py",
+        "if device.transferred_at is None:",
+        "if True:",
+        (
+            "tests/fleet/inventory/test_placing.py"
+            "::test_each_owner_sees_its_own_events_and_a_third_none",
+        ),
+    ),
+    Mutation(
+        "what nobody can place is nobody's to see",
+        "fleet/inventory/placing.py",
+        "return found.pop() if len(found) == 1 else None",
+        "return max(found, default=None)",
+        ("tests/fleet/inventory/test_placing.py::test_what_nobody_can_place_no_hospital_sees",),
+    ),
+    Mutation(
+        "metrics are not at the port that is open to the internet",
+        "fleet/core/health.py",
+        'if request.scheme != "http" or',
+        "if",
+        ("tests/fleet/mqtt/test_measures.py::test_at_the_gates_port_there_are_none",),
+    ),
+    Mutation(
         "a private key is closed to others",
         "agent/posix.py",
         "    if info.st_mode & 0o077:\n        raise StateError(",

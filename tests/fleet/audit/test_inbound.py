@@ -23,7 +23,7 @@ def own(device: Device, audit_key: Ed25519PrivateKey) -> DeviceChain:
 
 
 def _take(device: Device, message: Audit) -> None:
-    inbound.audit(device, message, clock.now())
+    inbound.audit(device, message, clock.now(), owner=lambda entry: device.organisation_id)
 
 
 def _refused(device: Device, message: Audit) -> str | None:

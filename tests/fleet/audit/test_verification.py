@@ -38,7 +38,7 @@ def chains(
                 session=f"{number:032x}",
             )
         own.add(session=f"{number:032x}")
-    inbound.audit(device, own.message(), clock.now())
+    inbound.audit(device, own.message(), clock.now(), owner=lambda entry: device.organisation_id)
     return own
 
 
