@@ -47,6 +47,16 @@ Pem = Annotated[str, msgspec.Meta(min_length=64, max_length=32 * 1024)]
 S = TypeVar("S")
 
 
+# As a browser writes it: no path, no default port. Plain http for a machine's own name alone.
+Origin = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=300,
+        pattern=r"^(https://[a-z0-9.-]+|http://localhost)(:[0-9]{1,5})?\Z",
+    ),
+]
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Host
     port: Port
@@ -62,6 +72,7 @@ class Anchors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     device_root: Pem
     trust_key: Key32  # raw Ed25519; signs the roster
     server_audit_key: Key32  # raw Ed25519; signs the heads of the server's chain
+    access_origin: Origin | None = None  # where access passkeys belong; None: they are not taken
 
 
 class Provision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ from agent.runtime import Agent
 from agent.wire import challenge, messages, sshsig, topics
 from agent.wire import roster as rosters
 from agent.wire.catalogue import Level, ProductLineCode, SessionReason, SessionState
-from agent.wire.messages import Answer, Message
+from agent.wire.messages import Answer, Message, SshProof
 from fleet.access import rosters as portal_rosters
 from fleet.access import services as access
 from fleet.access.models import Session
@@ -71,8 +71,9 @@ class Specialist:
         return rosters.Member(
             id=self.user.username,
             name=self.user.username,
-            keys=[self.key.public_key().public_bytes_raw()],
+            keys=[sshsig.public_blob(self.key.public_key().public_bytes_raw())],
             level=Level.OS,
+            patient_data=True,
             product_lines=[ProductLineCode.CT_DUAL],
             until=clock.to_ms(clock.now()) + 300 * DAY_MS,
         )
@@ -202,7 +203,7 @@ class Whole:
                 actor=self.alice.user,
                 session=Session.objects.get(pk=session),
                 client_key=client_key,
-                signature=signature,
+                proof=SshProof(signature=signature),
                 now=clock.now(),
             )
 
@@ -368,4 +369,4 @@ async def whole(
 
 def replay(session: str, answered: tuple[bytes, bytes]) -> Answer:
     client_key, signature = answered
-    return Answer(session=session, client_key=client_key, signature=signature)
+    return Answer(session=session, client_key=client_key, proof=SshProof(signature=signature))

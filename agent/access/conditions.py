@@ -9,11 +9,13 @@ In order (R-ACC-4, R-ACC-6, R-ACC-7; the first that fails is the one that is tol
  5. the level asked for covers each of them                     LEVEL_TOO_LOW
  6. the specialist is on the roster                             NOT_ROSTERED
  7. the roster is valid now                                     ROSTER_EXPIRED
- 8. product line, level and end of training cover it            OUT_OF_SCOPE
- 9. the site's policy does not deny the level                   POLICY
+ 8. product line, level and patient data are in their scope     OUT_OF_SCOPE
+ 9. their vetting and training have not ended                   UNTRAINED
+10. the site's policy does not deny the level                   POLICY
+11. and takes what the specialist works with                    COMMAND_LINE_ONLY
 
 That a request is new, that nobody else is here, and the clinical state, are the desk's to know.
-1, 2, 6–9 are asked again when the answer comes and when a person approves.
+1, 2, 6–11 are asked again when the answer comes and when a person approves.
 """
 
 from collections.abc import Mapping
@@ -36,10 +38,12 @@ class Facts:
     policy: Policy = field(default_factory=Policy)
     roster: Roster | None = None
     audit_writable: bool = True
+    access_origin: str | None = None  # where access passkeys belong; None: they are not taken
+    passkey_uses: dict[bytes, int] = field(default_factory=dict)  # id: counter of its last use
 
 
 def why_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason | None:
-    """Conditions 1 to 9 for a request that just came."""
+    """Conditions 1 to 11 for a request that just came."""
     if (reason := _closed(facts)) is not None:
         return reason
     if request.device != facts.device:
@@ -54,7 +58,7 @@ def why_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason
 
 
 def still_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason | None:
-    """What may have changed since: conditions 1, 2 and 6 to 9."""
+    """What may have changed since: conditions 1, 2 and 6 to 11."""
     return _closed(facts) or _not_believed(request, facts, wall_ms)
 
 
@@ -64,7 +68,9 @@ def member(request: AccessRequest, facts: Facts) -> Member | None:
 
 def covered(who: Member, request: AccessRequest, facts: Facts) -> bool:
     """Whether the roster lets this person do this here, whatever the time."""
-    return facts.product_line in who.product_lines and who.level.covers(request.level)
+    # Nobody can see a file system and be kept from the patient data in it (R-ACC-2, R-PRV-1).
+    data = who.patient_data or request.level is not Level.OS
+    return data and facts.product_line in who.product_lines and who.level.covers(request.level)
 
 
 def _closed(facts: Facts) -> SessionReason | None:
@@ -81,8 +87,12 @@ def _not_believed(request: AccessRequest, facts: Facts, wall_ms: int) -> Session
         return SessionReason.NOT_ROSTERED
     if wall_ms >= facts.roster.expires_at:
         return SessionReason.ROSTER_EXPIRED
-    if not covered(who, request, facts) or wall_ms >= who.until:
+    if not covered(who, request, facts):
         return SessionReason.OUT_OF_SCOPE
+    if wall_ms >= who.until:
+        return SessionReason.UNTRAINED
     if facts.policy.rule(request.level) is Rule.DENY:
         return SessionReason.POLICY
+    if not facts.policy.takes(request.client, request.level):
+        return SessionReason.COMMAND_LINE_ONLY
     return None

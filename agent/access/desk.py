@@ -16,7 +16,8 @@ anyone's. In other states of use it waits, an hour at most, and rings by itself 
 alone, and gives the specialist two minutes. One answer is looked at, right or wrong; a wrong one
 refuses the session. It must be an SSH signature over SHA-256(challenge ‖ the client's key) by a
 key that the roster gives this very specialist: so a changed level, another device's challenge, a
-swapped key or a portal's own key cannot pass. The seal is made here, and the private key dropped.
+swapped key or a portal's own key cannot pass. An access passkey signs the same bytes at the access
+origin, where the site takes a browser at all. The seal is made here, and the private key dropped.
 
 *Presence* (R-ACC-6). At `os`, and where the policy says Ask, nobody gets in before a person at the
 injector has approved with a PIN, within the site's waiting time; refusal is the default. While in
@@ -52,6 +53,7 @@ from agent.access.book import Book, Limits
 from agent.access.conditions import Facts
 from agent.access.effects import (
     Activate,
+    Count,
     Deactivate,
     Effect,
     Emit,
@@ -188,6 +190,9 @@ class Desk:
         reason = answers.wrong(now, it, answer, self.facts, self._clinical)
         if reason is not None:
             return out + self._move(now, it, _S.REFUSED, reason, actor=who, digest=digest)
+        if it.passkey_use is not None:
+            self.facts.passkey_uses[it.signer] = it.passkey_use
+            out.append(Count(it.signer, it.passkey_use))
         # The policy may have become stricter since the challenge.
         it.presence = it.presence or self._asks(it.level)
         if it.presence:
@@ -264,6 +269,8 @@ class Desk:
                 out += self._close(now, it, _R.REMOTE_OFF, actor=PANEL)
             elif policy.rule(it.level) is Rule.DENY:
                 out += self._close(now, it, _R.POLICY, actor=PANEL)
+            elif not policy.takes(it.client, it.level):
+                out += self._close(now, it, _R.COMMAND_LINE_ONLY, actor=PANEL)
         return out
 
     # --- what changes around us ------------------------------------------------------------------
@@ -282,10 +289,12 @@ class Desk:
         out: list[Effect] = []
         for it in self.open:
             who = conditions.member(it.request, self.facts)
-            if who is None or (it.signer and it.signer not in who.keys):
+            if who is None or (it.signer and not who.signs_with(it.signer)):
                 out += self._close(now, it, _R.NOT_ROSTERED, actor=AGENT)
-            elif not conditions.covered(who, it.request, self.facts) or now.wall_ms >= who.until:
+            elif not conditions.covered(who, it.request, self.facts):
                 out += self._close(now, it, _R.OUT_OF_SCOPE, actor=AGENT)
+            elif now.wall_ms >= who.until:
+                out += self._close(now, it, _R.UNTRAINED, actor=AGENT)
         return out
 
     def activity(self, now: Now, session: str, bytes_up: int, bytes_down: int) -> None:

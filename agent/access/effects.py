@@ -66,6 +66,14 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """Remember on disk how often this passkey was used, before anything follows from it."""
+
+    passkey: bytes
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
 class Activate:
     """Take frames of this session from now on, for these services and no others."""
 
@@ -94,7 +102,18 @@ class Resume:
     session: str
 
 
-Effect = Record | Emit | SendChallenge | SendReceipt | Keep | Activate | Deactivate | Pause | Resume
+Effect = (
+    Record
+    | Emit
+    | SendChallenge
+    | SendReceipt
+    | Keep
+    | Count
+    | Activate
+    | Deactivate
+    | Pause
+    | Resume
+)
 
 
 def accepted(of: str, ref: str, digest: str) -> Emit:

@@ -1,10 +1,10 @@
-"""Which sessions there were, in `agent.db`: so that a restart can report what it ended, and so
-that no session's id is used twice."""
+"""What a restart must not forget of access, in `agent.db`: which sessions there were, so that it
+can report what it ended and no session's id is used twice; and how often each passkey was used."""
 
 import sqlite3
 
 from agent.access.desk import Kept
-from agent.access.effects import Keep
+from agent.access.effects import Count, Keep
 from agent.wire.catalogue import SessionState
 
 KEPT = 4096  # sessions
@@ -14,6 +14,8 @@ _SCHEMA = (
     " specialist TEXT NOT NULL, state TEXT NOT NULL)"
 )
 
+_USES = "CREATE TABLE IF NOT EXISTS passkey_use (id BLOB PRIMARY KEY, uses INTEGER NOT NULL)"
+
 
 def open_ledger(connection: sqlite3.Connection) -> list[Kept]:
     """Every session kept, oldest first."""
@@ -22,6 +24,20 @@ def open_ledger(connection: sqlite3.Connection) -> list[Kept]:
         "SELECT session, request, specialist, state FROM access_session ORDER BY number"
     )
     return [Kept(s, request, who, SessionState(state)) for s, request, who, state in rows]
+
+
+def open_uses(connection: sqlite3.Connection) -> dict[bytes, int]:
+    """The counter of each passkey's last use. As many rows as the rosters ever had passkeys."""
+    connection.execute(_USES)
+    return dict(connection.execute("SELECT id, uses FROM passkey_use"))
+
+
+def count(connection: sqlite3.Connection, effect: Count) -> None:
+    connection.execute(
+        "INSERT INTO passkey_use VALUES (?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET uses = MAX(uses, excluded.uses)",
+        (effect.passkey, effect.uses),
+    )
 
 
 def keep(connection: sqlite3.Connection, effect: Keep) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent import posix
-from agent.wire.catalogue import Level
+from agent.wire.catalogue import ClientKind, Level
 
 FILE = "policy.json"
 _MAX_BYTES = 16 * 1024
@@ -44,11 +44,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     renewal_s: Annotated[int, msgspec.Meta(ge=300, le=1800)] = 1800  # of presence
     in_use: Literal["hold", "end"] = "hold"  # a running session, when the injector comes into use
     sessions: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1  # at a time
+    command_line_only: bool = False  # a browser's answer is not taken at any level
+    browser_os: bool = False  # nor at `os`, unless the site opts in
 
     def rule(self, level: Level) -> Rule:
         return Rule(
             {Level.DIAGNOSTICS: self.diagnostics, Level.SERVICE: self.service}.get(level, self.os)
         )
+
+    def takes(self, client: ClientKind, level: Level) -> bool:
+        """Whether a specialist may work with this at this level."""
+        if client is ClientKind.COMMAND_LINE:
+            return True
+        return not self.command_line_only and (level is not Level.OS or self.browser_os)
 
 
 CLOSED = Policy(remote=False, diagnostics=Rule.DENY, service=Rule.DENY, os="deny")

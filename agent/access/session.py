@@ -5,7 +5,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent.wire.catalogue import Level, SessionReason, SessionState
+from agent.wire.catalogue import ClientKind, Level, SessionReason, SessionState
 from agent.wire.messages import AccessRequest
 from agent.wire.seal import Seal
 
@@ -25,7 +25,8 @@ class Session:
     private: X25519PrivateKey | None = None  # gone once the seal is made, or the session over
     answered: bool = False  # one answer, right or wrong
     refusals: int = 0  # answers after that one, as far as they were recorded
-    signer: bytes = b""  # the key that signed, raw
+    signer: bytes = b""  # who signed: a key in SSH's form, or a passkey's id
+    passkey_use: int | None = None  # the passkey's counter, when it was one
     seal: Seal | None = None
     active_at: float = 0.0
     ends_at_ms: int | None = None  # of the wall clock, when ACTIVE
@@ -43,6 +44,11 @@ class Session:
     @property
     def level(self) -> Level:
         return self.request.level
+
+    @property
+    def client(self) -> ClientKind:
+        """What the proof came from, once there is one; until then, what the request announced."""
+        return ClientKind.BROWSER if self.passkey_use is not None else self.request.client
 
     def forget(self) -> None:
         """The session is over: no key of it is kept, and nobody is asked any more."""
@@ -64,6 +70,8 @@ class Session:
             "organisation": asked.organisation,
             "level": asked.level.value,
             "services": list(asked.services),
+            "client": self.client.value,
+            "break_glass": asked.break_glass,
             "why": asked.reason.value,
             "ticket": asked.ticket,
             "note": asked.note,

@@ -3,8 +3,8 @@
 The effects of one step are done in this order, and steps one after another:
 
 1. Deactivate and Pause, at once, before anything is written.
-2. Every Record, SendReceipt's included, and Keep go to the store together; then we wait until they
-   are on disk.
+2. Every Record, SendReceipt's included, Keep and Count go to the store together; then we wait
+   until they are on disk.
 3. Only then the rest, in the desk's order: messages to the portal, the challenge, the receipt,
    Activate.
 
@@ -26,6 +26,7 @@ from agent.access.conditions import Facts
 from agent.access.desk import AGENT, PORTAL, Desk
 from agent.access.effects import (
     Activate,
+    Count,
     Deactivate,
     Effect,
     Emit,
@@ -81,6 +82,7 @@ class Access:
             boot=agent.clock.boot,
             services={name: service.level for name, service in services.items()},
             policy=policy.load(agent.state_dir),
+            access_origin=agent.identity.provision.anchors.access_origin,
         )
         self.desk = Desk(facts, agent.clinical_state)
         self.codes: dict[str, str] = {}  # session: what people compare
@@ -186,6 +188,7 @@ class Access:
         await self.pins.open()
         await self.roster.open()
         self.desk.facts.roster = self.roster.current
+        self.desk.facts.passkey_uses = await self._agent.store.write(ledger.open_uses)
         kept = await self._agent.store.write(ledger.open_ledger)
         await self._step(self.desk.restarted(kept))
         self._opened.set()
@@ -211,6 +214,8 @@ class Access:
                 writes[id(effect)] = self._record(effect.record)
             elif isinstance(effect, Keep):
                 self._keep(effect)
+            elif isinstance(effect, Count):
+                self._count(effect)
         return {key: await entry for key, entry in writes.items()}
 
     def _record(self, record: Record) -> asyncio.Future[AuditEntry]:
@@ -225,6 +230,9 @@ class Access:
 
     def _keep(self, effect: Keep) -> None:
         self._agent.store.write(lambda connection: ledger.keep(connection, effect))
+
+    def _count(self, effect: Count) -> None:
+        self._agent.store.write(lambda connection: ledger.count(connection, effect))
 
     def _act(self, effect: Effect, entries: dict[int, AuditEntry]) -> None:
         if isinstance(effect, Emit):

@@ -21,7 +21,7 @@ import msgspec
 
 from agent.wire.catalogue import ClinicalState, EventCode, EventPhase, EventPriority, JobKind
 from agent.wire.catalogue import ProductLineCode as Line
-from agent.wire.messages import AuditEntry, Count, Hex32, Millis, Number, Sample, Semver
+from agent.wire.messages import AuditEntry, Count, DeviceId, Hex32, Millis, Number, Sample, Semver
 
 MAX_BUNDLE = 16 * 1024 * 1024  # bytes of the ZIP
 MAX_MEMBER = 32 * 1024 * 1024  # bytes of one file inside, uncompressed
@@ -39,7 +39,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     v: Literal[1] = 1
     kind: JobKind
     execution: Hex32
-    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
+    device: DeviceId
     product_line: Line
     software_version: Semver
     agent_version: Semver

@@ -173,6 +173,13 @@ class RequestReason(StrEnum):
     TRAINING = "training"
 
 
+class ClientKind(StrEnum):
+    """What a specialist works with."""
+
+    COMMAND_LINE = "command-line"
+    BROWSER = "browser"
+
+
 class SessionState(StrEnum):
     """Life of an access session; the legal transitions are SESSION_TRANSITIONS."""
 
@@ -216,7 +223,10 @@ class SessionReason(StrEnum):
     REMOTE_OFF = "remote_off"
     NOT_ROSTERED = "not_rostered"
     ROSTER_EXPIRED = "roster_expired"
-    OUT_OF_SCOPE = "out_of_scope"  # rostered, but not for this product line or level
+    OUT_OF_SCOPE = "out_of_scope"  # rostered, but not for this product line, level or data
+    UNTRAINED = "untrained"  # vetting or training has ended
+    NOT_ENTITLED = "not_entitled"  # the injector's own entitlement does not cover it
+    COMMAND_LINE_ONLY = "command_line_only"  # the site takes no answer from a browser for this
     UNKNOWN_SERVICE = "unknown_service"
     LEVEL_TOO_LOW = "level_too_low"
     BAD_SIGNATURE = "bad_signature"

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from agent.wire.catalogue import Level
 from agent.wire.chain import canonical
-from agent.wire.messages import Count, Hex32, Hex64, Key32, Millis, PersonId, ServiceName
+from agent.wire.messages import Count, DeviceId, Hex32, Hex64, Key32, Millis, PersonId, ServiceName
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no I, L, O, U
 _ROUNDS = 100_000  # a portal in the middle would have to search for a matching code through this
@@ -30,7 +30,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     v: Literal[1] = 1
     session: Hex32
     request: Hex64  # SHA-256 of the access request as the device received it
-    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
+    device: DeviceId
     specialist: PersonId
     level: Level
     services: Annotated[list[ServiceName], msgspec.Meta(min_length=1, max_length=8)]

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from agent.wire.catalogue import (
+    ClientKind,
     JobKind,
     Level,
     RefusalReason,
@@ -15,6 +16,8 @@ from agent.wire.catalogue import (
 from agent.wire.fields import (
     Blob,
     Count,
+    CredentialId,
+    DeviceId,
     Hex32,
     Key32,
     Message,
@@ -54,7 +57,7 @@ class AccessRequest(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     TYPE: ClassVar[str] = "access-request"
     at: Millis
     session: Hex32
-    device: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
+    device: DeviceId
     specialist: PersonId
     name: Name
     organisation: Name
@@ -63,14 +66,51 @@ class AccessRequest(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reason: RequestReason
     ticket: Ticket | None  # None: to follow
     note: Note = ""
+    client: ClientKind = ClientKind.COMMAND_LINE  # meant to answer with; the proof decides
+    break_glass: bool = False  # shown at the panel and written down; no check is left out for it
     life_s: Annotated[int, msgspec.Meta(ge=60, le=8 * 3600)]
 
 
+class SshProof(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="ssh",
+):
+    """Made by a key of the command line: a file, an agent, or a security key."""
+
+    signature: Blob  # SSHSIG, namespace access@patency, binary form
+
+
+class PasskeyProof(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="passkey",
+):
+    """Made by an access passkey at the access origin: a WebAuthn assertion, as the browser gives
+    it."""
+
+    id: CredentialId
+    authenticator_data: Annotated[bytes, msgspec.Meta(min_length=37, max_length=1024)]
+    client_data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=2048)]
+    signature: Annotated[bytes, msgspec.Meta(min_length=8, max_length=512)]
+
+
+Proof = SshProof | PasskeyProof
+
+
 class Answer(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Both kinds of proof sign `agent.wire.challenge.to_sign`; WebAuthn calls it the challenge."""
+
     TYPE: ClassVar[str] = "answer"
     session: Hex32
     client_key: Key32  # X25519, made for this session
-    signature: Blob  # SSHSIG, namespace access@patency, binary form
+    proof: Proof
 
 
 class EndReason(StrEnum):

@@ -27,6 +27,8 @@ _PRINTABLE = (
 Note = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^{_PRINTABLE}*\Z")]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=rf"^{_PRINTABLE}*\Z")]
 Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]  # base64 in JSON
+DeviceId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
+CredentialId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=255)]  # of a passkey
 Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
 
 

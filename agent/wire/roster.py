@@ -11,9 +11,10 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from agent.wire import sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from agent.wire.chain import canonical
-from agent.wire.messages import Key32, Millis, Name, PersonId, Seq
+from agent.wire.messages import CredentialId, Millis, Name, PersonId, Seq
 
 MAX_LIFE = timedelta(days=7)
 _PURPOSE = b"patency roster 1\n"
@@ -23,15 +24,41 @@ class RosterError(ValueError):
     """A roster that a device must not use."""
 
 
+SshKey = Annotated[bytes, msgspec.Meta(min_length=51, max_length=sshsig.MAX_PUBLIC)]
+
+
+class Passkey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An access passkey: made at the access origin, and good for nothing else."""
+
+    id: CredentialId
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=256)]  # COSE_Key (RFC 9052)
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One specialist: two keys, so that one dead key at 03:00 is no night lost."""
+    """One specialist: two keys and two passkeys, so that one dead key at 03:00 is no night lost."""
 
     id: PersonId
     name: Name
-    keys: Annotated[list[Key32], msgspec.Meta(min_length=1, max_length=2)]  # raw Ed25519
+    # In SSH's own form, as a `.pub` file has it in base64: Ed25519, in a file or a security key.
+    keys: Annotated[list[SshKey], msgspec.Meta(max_length=2)] = []
+    passkeys: Annotated[list[Passkey], msgspec.Meta(max_length=2)] = []
     level: Level  # the highest allowed
+    patient_data: bool  # may see or obtain it, which operating-system access cannot rule out
     product_lines: Annotated[list[ProductLineCode], msgspec.Meta(min_length=1, max_length=16)]
     until: Millis  # end of vetting and training
+
+    def __post_init__(self) -> None:
+        if not self.keys and not self.passkeys:
+            raise ValueError("a member has a key or a passkey")
+        for key in self.keys:
+            sshsig.public(key)
+
+    def passkey(self, id: bytes) -> Passkey | None:
+        return next((p for p in self.passkeys if p.id == id), None)
+
+    def signs_with(self, signer: bytes) -> bool:
+        """Whether this is one of theirs: a key in SSH's form, or a passkey's id."""
+        return signer in self.keys or self.passkey(signer) is not None
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

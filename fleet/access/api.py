@@ -3,16 +3,19 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema, extend_schema_view
+from django.utils.translation import gettext_lazy
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import generics, serializers, status
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent.wire.catalogue import Level, RequestReason, SessionState
+from agent.wire.messages import Proof
 from fleet.access import selectors, services
 from fleet.access.asking import MAX_SERVICES
 from fleet.access.models import Session
@@ -81,9 +84,43 @@ class RequestSerializer(StrictSerializer):
     life_s = serializers.IntegerField(default=1800, min_value=60, max_value=8 * 3600)
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "kind": {"enum": ["ssh", "passkey"]},
+            "signature": {"type": "string", "format": "byte"},
+            "id": {"type": "string", "format": "byte", "description": "of a passkey"},
+            "authenticator_data": {"type": "string", "format": "byte"},
+            "client_data": {"type": "string", "format": "byte"},
+        },
+        "required": ["kind", "signature"],
+    }
+)
+class ProofField(serializers.Field[Proof, Any, Any, Any]):
+    """As the wire has it: an SSH signature, or what a passkey signed. Bytes in base64."""
+
+    default_error_messages = {
+        "invalid": gettext_lazy(
+            "This is no proof. Send an SSH signature (“kind”: “ssh”) or what an access passkey "
+            "signed (“kind”: “passkey”); bytes in base64."
+        )
+    }
+
+    def to_internal_value(self, data: Any) -> Proof:
+        try:
+            proof: Proof = msgspec.convert(data, Proof)
+        except msgspec.ValidationError:
+            self.fail("invalid")
+        return proof
+
+    def to_representation(self, value: Proof) -> Any:
+        return msgspec.to_builtins(value)
+
+
 class AnswerSerializer(StrictSerializer):
     client_key = Base64Field(max_length=32, help_text="X25519, 32 bytes, made for this session")
-    signature = Base64Field(help_text="SSHSIG, binary, namespace access@patency")
+    proof = ProofField()
 
 
 class EntrySerializer(serializers.Serializer[selectors.TimelineEntry]):
@@ -217,7 +254,7 @@ def answer(request: Request, pk: str) -> Response:
         actor=actor,
         session=found,
         client_key=given.validated_data["client_key"],
-        signature=given.validated_data["signature"],
+        proof=given.validated_data["proof"],
         now=clock.now(),
     )
     return Response(SessionSerializer(answered).data)

@@ -8,7 +8,7 @@ import msgspec
 from django.utils.translation import gettext as _
 
 from agent.wire import messages
-from agent.wire.catalogue import Level, RequestReason, SessionReason
+from agent.wire.catalogue import ClientKind, Level, RequestReason, SessionReason
 from agent.wire.messages import AccessRequest
 from fleet.accounts.models import User
 from fleet.core import clock
@@ -32,6 +32,7 @@ def message(
     note: str,
     life: timedelta,
     now: datetime,
+    client: ClientKind = ClientKind.COMMAND_LINE,
 ) -> AccessRequest:
     """The message, if every part of it is right. Raises Invalid, Conflict."""
     if device.retired_at is not None:
@@ -59,6 +60,8 @@ def message(
         reason=_reason(reason),
         ticket=ticket,
         note=note,
+        client=client,
+        break_glass=False,
         life_s=int(life.total_seconds()),
     )
 

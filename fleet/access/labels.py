@@ -39,7 +39,12 @@ STATE_REASONS: dict[SessionReason, Labels] = {
     SessionReason.REMOTE_OFF: _("Remote connection is switched off at the injector"),
     SessionReason.NOT_ROSTERED: _("The specialist is not on the injector’s roster"),
     SessionReason.ROSTER_EXPIRED: _("The injector’s roster has expired"),
-    SessionReason.OUT_OF_SCOPE: _("The specialist may not work on this product line or level"),
+    SessionReason.OUT_OF_SCOPE: _(
+        "The specialist may not work on this product line, at this level or with its data"
+    ),
+    SessionReason.UNTRAINED: _("The specialist’s vetting or training has ended"),
+    SessionReason.NOT_ENTITLED: _("The injector’s entitlement does not cover it"),
+    SessionReason.COMMAND_LINE_ONLY: _("The site takes the command line only for this"),
     SessionReason.UNKNOWN_SERVICE: _("The injector has no such service"),
     SessionReason.LEVEL_TOO_LOW: _("A service needs a higher level than was asked for"),
     SessionReason.BAD_SIGNATURE: _("The specialist’s signature is wrong"),

@@ -50,7 +50,7 @@ class Session(models.Model):
     presence = models.BooleanField(default=False)  # whether a person at the injector is asked
 
     client_key = models.BinaryField(null=True, blank=True)
-    signature = models.BinaryField(null=True, blank=True)
+    proof = models.BinaryField(null=True, blank=True)  # as the answer carries it, JSON
     answered_at = models.DateTimeField(null=True, blank=True)
     answer_accepted_at = models.DateTimeField(null=True, blank=True)
 

@@ -8,11 +8,20 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import msgspec
 from django.db.models import Q, QuerySet
 
 from agent.wire import messages
 from agent.wire.catalogue import SessionState
-from agent.wire.messages import AccessRequest, Answer, End, EndReason, Message, RosterUpdate
+from agent.wire.messages import (
+    AccessRequest,
+    Answer,
+    End,
+    EndReason,
+    Message,
+    Proof,
+    RosterUpdate,
+)
 from fleet.access.models import OPEN_STATES, Roster, Session
 from fleet.core import clock, ports
 from fleet.inventory.models import Device
@@ -105,5 +114,5 @@ def answer_message(session: Session) -> Answer:
     return Answer(
         session=session.pk,
         client_key=bytes(session.client_key or b""),
-        signature=bytes(session.signature or b""),
+        proof=msgspec.json.decode(bytes(session.proof or b""), type=Proof),
     )

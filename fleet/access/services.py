@@ -8,12 +8,13 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import msgspec
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from agent.wire import messages
 from agent.wire.catalogue import Level, RequestReason, SessionReason, SessionState
-from agent.wire.messages import AccessRequest, EndReason
+from agent.wire.messages import AccessRequest, EndReason, Proof, SshProof
 from fleet.access import asking, outbound
 from fleet.access.models import OPEN_STATES, Session
 from fleet.access.transitions import PATIENCE, claim, move, record, tell
@@ -135,9 +136,9 @@ def _refuse_a_second(actor: User, device: Device) -> None:
 
 
 def answer(
-    *, actor: User, session: Session, client_key: bytes, signature: bytes, now: datetime
+    *, actor: User, session: Session, client_key: bytes, proof: Proof, now: datetime
 ) -> Session:
-    """Pass the specialist's signature on to the device, which judges it.
+    """Pass the specialist's proof on to the device, which judges it.
 
     The same answer twice is one answer. Raises NotAllowed, Invalid, Conflict.
     """
@@ -150,15 +151,16 @@ def answer(
         raise
     if len(client_key) != 32:
         raise Invalid(_("The client's key must have 32 bytes (X25519). Run “patency answer”."))
-    if not signature.startswith(b"SSHSIG") or len(signature) > 4096:
+    if isinstance(proof, SshProof) and not proof.signature.startswith(b"SSHSIG"):
         raise Invalid(_("This is no SSH signature in binary form. Run “patency answer”."))
+    encoded = msgspec.json.encode(proof)
     with transaction.atomic():
         rows = Session.objects.filter(
             pk=session.pk, state=SessionState.CHALLENGED.value, answered_at=None
         )
-        fields = {"client_key": client_key, "signature": signature, "answered_at": now}
+        fields = {"client_key": client_key, "proof": encoded, "answered_at": now}
         if not claim(session, rows, fields):
-            return _answered_before(session, client_key, signature)
+            return _answered_before(session, client_key, encoded)
         message = outbound.answer_message(session)
         digest = outbound.digest(message)
         record(session, actor=actor.username, action="session:answer", digest=digest, now=now)
@@ -167,14 +169,14 @@ def answer(
     return session
 
 
-def _answered_before(session: Session, client_key: bytes, signature: bytes) -> Session:
+def _answered_before(session: Session, client_key: bytes, proof: bytes) -> Session:
     session.refresh_from_db()
     if session.answered_at is None:
         raise Conflict(
             _("There is nothing to sign in this state: %(state)s.") % {"state": session.state_label}
         )
-    same = (bytes(session.client_key or b""), bytes(session.signature or b""))
-    if same != (client_key, signature):
+    same = (bytes(session.client_key or b""), bytes(session.proof or b""))
+    if same != (client_key, proof):
         raise Conflict(_("This session has been answered already. Ask for access again."))
     return session
 

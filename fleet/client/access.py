@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent.wire import challenge, seal, sshsig
+from agent.wire import challenge, seal
 from agent.wire.catalogue import SessionState
 from agent.wire.challenge import Terms
 from fleet.client import advice, believe, keys, words
@@ -156,7 +156,7 @@ class Access:
         """
         self._roots()
         if signing:
-            keys.load(self._profile.key_path)
+            keys.signer(self._profile.key_path)
         self._sessions.check()
 
     def request(self, target: str, asked: Callable[[JSON], Asked]) -> JSON:
@@ -259,7 +259,7 @@ class Access:
             )
         file = self._sessions.get(session) or self._adopt(shown, confirm)
         data, terms = self.believe(shown, file.asked)
-        signer = keys.load(self._profile.key_path)
+        signer = keys.signer(self._profile.key_path)
         with self._sessions.locked(session):
             file = self._sessions.get(session) or file
             if file.private_key is None or file.challenge != data.hex():
@@ -269,7 +269,7 @@ class Access:
                 )
                 self._sessions.save(file)
         public = file.key().public_key().public_bytes_raw()
-        signature = sshsig.sign(signer, challenge.to_sign(data, public))
+        signature = signer.sign(challenge.to_sign(data, public))
         if terms.presence:
             self._say(
                 _("A person at the injector is asked. Compare the code: {code}").format(

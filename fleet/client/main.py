@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from agent.wire import sshsig
 from fleet.client import advice, filters, keys, output, profile, trust
 from fleet.client.errors import ClientError
 from fleet.client.filters import Filters
@@ -186,7 +187,7 @@ def key() -> None:
 def key_new(folder: Path, path: Path | None, form: str) -> None:
     """Make a key (OpenSSH format, 0600), by default id_ed25519 in the profile."""
     where = path or folder / "id_ed25519"
-    _show_key(where, keys.create(where).public_key(), form)
+    _show_key(where, keys.FileKey(keys.create(where)).public, form)
 
 
 @key.command("show")
@@ -196,17 +197,17 @@ def key_new(folder: Path, path: Path | None, form: str) -> None:
 def key_show(folder: Path, path: Path | None, form: str) -> None:
     """The public half and its fingerprint, to read out to the keeper of the trust key."""
     where = path or profile.load(folder).key_path
-    _show_key(where, keys.load(where).public_key(), form)
+    _show_key(where, keys.signer(where).public, form)
 
 
-def _show_key(path: Path, public: Any, form: str) -> None:
-    raw = public.public_bytes_raw()
+def _show_key(path: Path, public: bytes, form: str) -> None:
     shown = {
         "path": str(path),
         "public_key": keys.public_line(public),
-        "raw": base64.b64encode(raw).decode(),
-        "fingerprint": keys.fingerprint(raw),
+        "fingerprint": keys.fingerprint(public),
     }
+    if not sshsig.public(public).is_hardware:
+        shown["raw"] = base64.b64encode(public[-32:]).decode()
     if form == "json":
         output.data(shown)
     else:
@@ -251,9 +252,7 @@ def trust_sign(folder: Path, members: Path, out: Path | None, yes: bool) -> None
     """
     them = trust.read_members(members)
     for member in them:
-        prints = " ".join(map(keys.fingerprint, member.keys))
-        lines = ",".join(member.product_lines)
-        output.note(f"{member.id}  {member.name}  {member.level}  {lines}  {prints}")
+        output.note(trust.shown(member))
     if not yes and sys.stdin.isatty():
         question = _("Has each fingerprint been compared with its owner, outside the portal?")
         if not click.confirm(question, err=True):

@@ -194,7 +194,7 @@ class Portal:
     def answer(self, session: str, client_key: bytes, signature: bytes) -> JSON:
         body = {
             "client_key": base64.b64encode(client_key).decode(),
-            "signature": base64.b64encode(signature).decode(),
+            "proof": {"kind": "ssh", "signature": base64.b64encode(signature).decode()},
         }
         return self._session("POST", _path(session, "answer/"), json=body)
 

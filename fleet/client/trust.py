@@ -6,7 +6,9 @@ only goes up: it is on disk before a roster that carries it exists.
 """
 
 import base64
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,9 +19,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent.wire import roster
+from agent.wire import roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
-from agent.wire.messages import Key32, Name, PersonId
+from agent.wire.messages import Name, PersonId
 from fleet.client import keys
 from fleet.client.errors import ClientError
 from fleet.client.i18n import _
@@ -32,8 +34,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     id: PersonId
     name: Name
-    keys: Annotated[list[Key32], msgspec.Meta(min_length=1, max_length=2)]
+    keys: Annotated[list[str], msgspec.Meta(max_length=2)] = []  # lines of .pub files
+    passkeys: Annotated[list[roster.Passkey], msgspec.Meta(max_length=2)] = []
     level: Level
+    patient_data: bool = False
     product_lines: Annotated[list[ProductLineCode], msgspec.Meta(min_length=1, max_length=16)]
     until: date
 
@@ -67,17 +71,58 @@ def read_members(path: Path) -> list[roster.Member]:
         raise ClientError(
             _("{path} names somebody twice. Give each specialist one entry.").format(path=path)
         )
-    return [
-        roster.Member(
+    return [_member(path, line) for line in lines]
+
+
+def _member(path: Path, line: Line) -> roster.Member:
+    if line.level is Level.OS and not line.patient_data:
+        raise ClientError(
+            _(
+                "{path}: {id} has the level os, which can see patient data, without "
+                '"patient_data": true. Grant it, or lower the level.'
+            ).format(path=path, id=line.id)
+        )
+    try:
+        return roster.Member(
             id=line.id,
             name=line.name,
-            keys=line.keys,
+            keys=[_key(text) for text in line.keys],
+            passkeys=line.passkeys,
             level=line.level,
+            patient_data=line.patient_data,
             product_lines=line.product_lines,
             until=_millis(datetime.combine(line.until, time.max, UTC)),
         )
-        for line in lines
-    ]
+    except ValueError as error:
+        raise ClientError(
+            _("{path}: {id}: {error}. See docs/cli.md for its form.").format(
+                path=path, id=line.id, error=error
+            )
+        ) from error
+
+
+def _key(text: str) -> bytes:
+    """A line of a `.pub` file, or the 32 bytes of an Ed25519 key in base64. Raises ValueError."""
+    with contextlib.suppress(ValueError):
+        raw = base64.b64decode(text, validate=True)
+        if len(raw) == 32:
+            return sshsig.public_blob(raw)
+    return sshsig.public_line(text)
+
+
+def shown(member: roster.Member) -> str:
+    """A line for whoever signs: with what must have been compared with its owner."""
+    prints = [keys.fingerprint(key) for key in member.keys]
+    prints += [passkey_fingerprint(passkey) for passkey in member.passkeys]
+    lines = ",".join(member.product_lines)
+    data = "  patient-data" if member.patient_data else ""
+    return f"{member.id}  {member.name}  {member.level}{data}  {lines}  {' '.join(prints)}"
+
+
+def passkey_fingerprint(passkey: roster.Passkey) -> str:
+    """SHA-256 of credential id and public key, as the access origin shows it when it is made."""
+    digest = hashlib.sha256(passkey.id + passkey.key).hexdigest()[:40]
+    return "passkey:" + "-".join(digest[at : at + 5] for at in range(0, 40, 5))
 
 
 def sign(

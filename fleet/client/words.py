@@ -24,7 +24,12 @@ REASONS: dict[SessionReason, str] = {
     SessionReason.ROSTER_EXPIRED: gettext_noop(
         "The injector's roster has expired. Ask the keeper of the trust key to sign a new one."
     ),
-    SessionReason.OUT_OF_SCOPE: gettext_noop("You may not work on this product line or level."),
+    SessionReason.OUT_OF_SCOPE: gettext_noop(
+        "You may not work on this product line, at this level or with its data."
+    ),
+    SessionReason.UNTRAINED: gettext_noop("Your vetting or training has ended."),
+    SessionReason.NOT_ENTITLED: gettext_noop("The injector's entitlement does not cover it."),
+    SessionReason.COMMAND_LINE_ONLY: gettext_noop("The site takes the command line only for this."),
     SessionReason.UNKNOWN_SERVICE: gettext_noop("The injector has no such service."),
     SessionReason.LEVEL_TOO_LOW: gettext_noop("A service needs a higher level."),
     SessionReason.BAD_SIGNATURE: gettext_noop(

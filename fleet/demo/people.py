@@ -147,6 +147,7 @@ def _member(person: Person, key: bytes, plan: Plan) -> dict[str, Any]:
         "name": person.user.display_name,
         "keys": [base64.b64encode(key).decode()],
         "level": "os",
+        "patient_data": True,
         "product_lines": sorted({device.product_line.value for device in plan.devices}),
         "until": (clock.now() + TRAINED_FOR).date().isoformat(),
     }

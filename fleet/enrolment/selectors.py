@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.conf import settings
 from django.utils.translation import gettext as _
 
 from fleet.audit import keys as audit_keys
@@ -47,5 +48,6 @@ def provisioning_bundle(
             "server_audit_key": base64.b64encode(
                 audit_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
             ).decode(),
+            **({"access_origin": origin} if (origin := settings.PATENCY_ACCESS_ORIGIN) else {}),
         },
     }

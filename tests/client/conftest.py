@@ -109,7 +109,7 @@ def command(tmp_path: Path, authority: Authority) -> Command:
 
 @pytest.fixture
 def portal(command: Command, authority: Authority) -> Iterator[TestPortal]:
-    specialist = keys.load(command.folder / "id_ed25519").public_key().public_bytes_raw()
+    specialist = keys.signer(command.folder / "id_ed25519").public
     with TestPortal(authority, specialist_key=specialist).running() as portal:
         command("login", portal.url, "--token", TOKEN)
         yield portal

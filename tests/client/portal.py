@@ -278,7 +278,7 @@ class TestPortal:
     def _take_answer(self, held: Held, body: JSON) -> tuple[int, Any]:
         self.answers.append(body)
         assert held.challenge is not None
-        key, signature = (base64.b64decode(body[it]) for it in ("client_key", "signature"))
+        key, signature = map(base64.b64decode, (body["client_key"], body["proof"]["signature"]))
         try:
             signer = sshsig.verify(signature, challenge.to_sign(held.challenge, key))
         except sshsig.SignatureError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.wire import roster
+from agent.wire import roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from fleet.client import trust
 from fleet.client.errors import ClientError
@@ -23,7 +23,8 @@ NOW = int(datetime.now(UTC).timestamp() * 1000)
 def member(**changes: Any) -> dict[str, Any]:
     return {
         "id": "noor", "name": "Noor Haddad", "keys": [base64.b64encode(bytes(32)).decode()],
-        "level": "os", "product_lines": ["ct-multi", "mr-dual"], "until": "2030-06-30",
+        "level": "os", "patient_data": True, "product_lines": ["ct-multi", "mr-dual"],
+        "until": "2030-06-30",
     } | changes  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_a_signed_roster_is_what_a_device_believes(
     assert "SHA256:" in done.stderr.decode()  # to be compared out of band
     first = signed_by(folder, (tmp_path / "r.json").read_bytes())
     (one,) = first.members
-    assert (one.id, one.keys, one.level) == ("noor", [bytes(32)], Level.OS)
+    assert (one.id, one.keys, one.level) == ("noor", [sshsig.public_blob(bytes(32))], Level.OS)
     assert one.product_lines == [ProductLineCode.CT_MULTI, ProductLineCode.MR_DUAL]
     assert datetime.fromtimestamp(one.until / 1000, UTC).date().isoformat() == "2030-06-30"
     assert first.expires_at - first.issued_at == 7 * 24 * 3600 * 1000

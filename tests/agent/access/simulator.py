@@ -36,7 +36,15 @@ from agent.wire.catalogue import (
     SessionReason,
     SessionState,
 )
-from agent.wire.messages import AccessRequest, Answer, End, EndReason, SessionUpdate, encode
+from agent.wire.messages import (
+    AccessRequest,
+    Answer,
+    End,
+    EndReason,
+    SessionUpdate,
+    SshProof,
+    encode,
+)
 from agent.wire.roster import Member, Roster
 
 DEVICE = "injector-0001"
@@ -58,7 +66,7 @@ class Specialist:
 
     @property
     def public(self) -> bytes:
-        return self.key.public_key().public_bytes_raw()
+        return sshsig.public_blob(self.key.public_key().public_bytes_raw())
 
     @property
     def client_key(self) -> bytes:
@@ -66,7 +74,9 @@ class Specialist:
 
     def answer(self, session: str, challenged: bytes) -> Answer:
         signature = sshsig.sign(self.key, challenge.to_sign(challenged, self.client_key))
-        return Answer(session=session, client_key=self.client_key, signature=signature)
+        return Answer(
+            session=session, client_key=self.client_key, proof=SshProof(signature=signature)
+        )
 
     def member(self, **changes: Any) -> Member:
         fields: dict[str, Any] = {
@@ -74,6 +84,7 @@ class Specialist:
             "name": self.id.title(),
             "keys": [self.public],
             "level": Level.OS,
+            "patient_data": True,
             "product_lines": [ProductLineCode.CT_DUAL],
             "until": WALL + 300 * DAY,
         }
@@ -222,7 +233,9 @@ class Bench:
         weak = bytes(32)
         challenged = self.challenge(session)
         signature = sshsig.sign(self.alice.key, challenge.to_sign(challenged, weak))
-        return self.answer(session, Answer(session=session, client_key=weak, signature=signature))
+        return self.answer(
+            session, Answer(session=session, client_key=weak, proof=SshProof(signature=signature))
+        )
 
     # --- what happened ---------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from agent.access.book import Limits
 from agent.access.effects import PanelResult
 from agent.access.pins import Verdict
 from agent.wire.catalogue import ClinicalState, Level, SessionReason, SessionState
+from agent.wire.messages import SshProof
 from tests.agent.access.simulator import Bench, Specialist
 
 S, R = SessionState, SessionReason
@@ -100,7 +101,7 @@ def test_another_sessions_challenge() -> None:
 def test_rubbish_for_a_signature() -> None:
     bench, session = asked()
     good = bench.alice.answer(session, bench.challenge(session))
-    bench.answer(session, msgspec.structs.replace(good, signature=b"\x00" * 100))
+    bench.answer(session, msgspec.structs.replace(good, proof=SshProof(signature=b"\x00" * 100)))
     assert_refused(bench, session, R.BAD_SIGNATURE)
 
 

@@ -209,16 +209,26 @@ def test_the_roster_has_expired() -> None:
     refused(bench, R.ROSTER_EXPIRED)
 
 
-def test_out_of_product_line_level_or_training() -> None:
+def test_out_of_product_line_level_data_or_training() -> None:
     """R-ACC-2, R-ACC-9"""
     for changes in (
         {"product_lines": [ProductLineCode.MR_DUAL]},
         {"level": Level.SERVICE},
-        {"until": WALL},
+        {"patient_data": False},
     ):
         bench = Bench()
         bench.roster(bench.alice.member(**changes))
         refused(bench, R.OUT_OF_SCOPE)
+    bench = Bench()
+    bench.roster(bench.alice.member(until=WALL))
+    refused(bench, R.UNTRAINED)
+
+
+def test_without_patient_data_there_is_still_service_access() -> None:
+    """R-ACC-2: to see patient data is a grant of its own; `os` cannot do without it."""
+    bench = Bench()
+    bench.roster(bench.alice.member(patient_data=False))
+    bench.active(level=Level.SERVICE, services=["web"])
 
 
 def test_the_policy_denies() -> None:

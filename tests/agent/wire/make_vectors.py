@@ -229,9 +229,14 @@ def challenge_vectors() -> dict[str, Any]:
 
 def trust_vectors() -> dict[str, Any]:
     member = roster.Member(
-        id="noor", name="Noor Haddad", keys=[SPECIALIST_KEY.public_key().public_bytes_raw()],
-        level=Level.OS, product_lines=list(ProductLineCode), until=samples.AT + 86_400_000,
-    )  # fmt: skip
+        id="noor",
+        name="Noor Haddad",
+        keys=[sshsig.public_blob(SPECIALIST_KEY.public_key().public_bytes_raw())],
+        level=Level.OS,
+        patient_data=True,
+        product_lines=list(ProductLineCode),
+        until=samples.AT + 86_400_000,
+    )
     data, signature = roster.sign(
         TRUST_KEY,
         roster.Roster(

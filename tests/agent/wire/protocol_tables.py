@@ -63,8 +63,9 @@ def kind(info: Any) -> str:
             pair = f"{kind(info.key_type)} to {kind(info.value_type)}"
             return f"table of at most {info.max_length}: {pair}"
         case I.StructType():
-            inner = ", ".join(f"{f.encode_name}: {kind(f.type)}" for f in info.fields)
-            return "{" + inner + "}"
+            inner = [f"{info.tag_field}: `{info.tag}`"] if info.tag_field else []
+            inner += [f"{f.encode_name}: {kind(f.type)}" for f in info.fields]
+            return "{" + ", ".join(inner) + "}"
         case I.BoolType():
             return "true or false"
         case I.NoneType():

@@ -4,6 +4,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.wire import messages as m
 from agent.wire.catalogue import (
+    ClientKind,
     ClinicalState,
     EventCode,
     EventPhase,
@@ -91,9 +92,11 @@ FIRST_DOWN: tuple[m.Message, ...] = (
         at=AT, session=SESSION, device=DEVICE, specialist="noor", name="Noor Haddad",
         organisation="Vendor support", level=Level.OS, services=["ssh", "web"],
         reason=RequestReason.REPAIR, ticket="T-1", note="Heater, 2nd visit — état: chaud",
-        life_s=1800,
+        client=ClientKind.COMMAND_LINE, break_glass=False, life_s=1800,
     ),
-    m.Answer(session=SESSION, client_key=bytes(range(32)), signature=b"SSHSIG"),
+    m.Answer(
+        session=SESSION, client_key=bytes(range(32)), proof=m.SshProof(signature=b"SSHSIG")
+    ),
     m.End(session=SESSION, reason=m.EndReason.ENDED_BY_HOSPITAL),
     m.Job(
         execution=EXECUTION, kind=JobKind.COLLECT_DIAGNOSTICS, hours=24, not_after=AT + 1,

@@ -57,6 +57,8 @@ def _dict(info: Any) -> st.SearchStrategy[JSON]:
 def _struct(info: Any) -> st.SearchStrategy[JSON]:
     required = {f.encode_name: of(f.type) for f in info.fields if f.required}
     optional = {f.encode_name: of(f.type) for f in info.fields if not f.required}
+    if info.tag_field:
+        required[info.tag_field] = st.just(info.tag)
     return st.fixed_dictionaries(required, optional=optional)
 
 

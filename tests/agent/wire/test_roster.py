@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.wire import roster
+from agent.wire import roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from agent.wire.chain import canonical
 
@@ -14,7 +14,8 @@ TRUST = Ed25519PrivateKey.from_private_bytes(b"\x05" * 32)
 NOW = 1_790_000_000_000
 DAY = 24 * 3600 * 1000
 MEMBER = roster.Member(
-    id="noor", name="Noor Haddad", keys=[bytes(range(32))], level=Level.OS,
+    id="noor", name="Noor Haddad", keys=[sshsig.public_blob(bytes(range(32)))],
+    level=Level.OS, patient_data=True,
     product_lines=[ProductLineCode.CT_DUAL], until=NOW + 300 * DAY,
 )  # fmt: skip
 ROSTER = roster.Roster(version=4, issued_at=NOW, expires_at=NOW + 7 * DAY, members=[MEMBER])

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.wire import sshsig
+from agent.wire.sshsig import SignatureError
+from tests.agent.access.authenticator import SecurityKey
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-PUBLIC = KEY.public_key().public_bytes_raw()
+PUBLIC = sshsig.public_blob(KEY.public_key().public_bytes_raw())
 
 
 @given(st.binary(max_size=200))
@@ -66,3 +68,42 @@ def test_other_text_is_refused(text: str) -> None:
         sshsig.unarmour(text)
     with pytest.raises(sshsig.SignatureError):
         sshsig.unarmour(sshsig.armour(b"abc").replace("YWJj", "YW*j"))
+
+
+# --- security keys ------------------------------------------------------------------------------
+
+
+def test_a_security_key_signs_while_it_is_touched() -> None:
+    key = SecurityKey()
+    assert sshsig.verify(key.sign(b"message"), b"message") == key.public
+    assert sshsig.public(key.public).is_hardware
+    assert not sshsig.public(PUBLIC).is_hardware
+    with pytest.raises(SignatureError, match="touched"):
+        sshsig.verify(key.sign(b"message", flags=0), b"message")
+    with pytest.raises(SignatureError):
+        sshsig.verify(key.sign(b"message"), b"another")
+
+
+def test_a_security_key_of_something_else_is_not_taken() -> None:
+    with pytest.raises(SignatureError, match="something else"):
+        sshsig.verify(SecurityKey(application=b"webauthn:").sign(b"m"), b"m")
+
+
+def test_every_byte_of_a_security_keys_signature_counts() -> None:
+    blob = SecurityKey().sign(b"message")
+    for at in range(len(blob)):
+        changed = bytearray(blob)
+        changed[at] ^= 1
+        try:
+            signer = sshsig.verify(bytes(changed), b"message")
+        except SignatureError:
+            continue
+        raise AssertionError(f"byte {at} says nothing: {signer!r}")
+
+
+def test_a_line_of_a_pub_file_is_read() -> None:
+    key = SecurityKey()
+    assert sshsig.public_line(f"{key.line} noor@laptop\n") == key.public
+    for line in ("", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa AAAAB3NzaC1yc2E="):
+        with pytest.raises(SignatureError):
+            sshsig.public_line(line)

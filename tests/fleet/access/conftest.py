@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent.wire import sshsig
 from agent.wire.catalogue import SessionReason, SessionState
 from agent.wire.challenge import to_sign
+from agent.wire.messages import Proof, SshProof
 from fleet.access import services
 from fleet.access.models import Session
 from fleet.accounts.models import User
@@ -57,16 +58,17 @@ def specialist_key() -> Ed25519PrivateKey:
 
 
 @pytest.fixture
-def sign(specialist_key: Ed25519PrivateKey) -> Callable[[Session], bytes]:
-    def make(session: Session) -> bytes:
-        return sshsig.sign(specialist_key, to_sign(bytes(session.challenge or b""), CLIENT_KEY))
+def sign(specialist_key: Ed25519PrivateKey) -> Callable[[Session], Proof]:
+    def make(session: Session) -> Proof:
+        signed = to_sign(bytes(session.challenge or b""), CLIENT_KEY)
+        return SshProof(signature=sshsig.sign(specialist_key, signed))
 
     return make
 
 
 @pytest.fixture
 def reach(
-    ask: Callable[..., Session], injector: Injector, sign: Callable[[Session], bytes]
+    ask: Callable[..., Session], injector: Injector, sign: Callable[[Session], Proof]
 ) -> Callable[..., Session]:
     """reach(state): a session of the owner that got to this state the legal way."""
 
@@ -93,7 +95,7 @@ def reach(
             actor=session.specialist,
             session=session,
             client_key=CLIENT_KEY,
-            signature=sign(session),
+            proof=sign(session),
             now=injector.now,
         )
         injector.says(session, S.PRESENCE)

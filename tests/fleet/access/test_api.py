@@ -5,11 +5,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from rest_framework.test import APIClient
 
 from agent.wire.catalogue import SessionState
 from agent.wire.challenge import decode
+from agent.wire.messages import Proof, SshProof
 from fleet.access.models import Session
 from fleet.accounts.models import User
 from fleet.audit.models import Entry
@@ -115,8 +117,12 @@ def test_a_second_request_conflicts(asker: APIClient) -> None:
     assert first in answer.json()["detail"]
 
 
+def _ssh(signature: str) -> dict[str, str]:
+    return {"kind": "ssh", "signature": signature}
+
+
 def test_answering_over_the_api(
-    asker: APIClient, reach: Reach, sign: Callable[[Session], bytes]
+    asker: APIClient, reach: Reach, sign: Callable[[Session], Proof]
 ) -> None:
     session = reach(S.CHALLENGED)
     shown = asker.get(f"{SESSIONS}{session.pk}/").json()
@@ -124,14 +130,14 @@ def test_answering_over_the_api(
     assert len(base64.b64decode(shown["certificates"][0])) > 100
     body = {
         "client_key": base64.b64encode(CLIENT_KEY).decode(),
-        "signature": base64.b64encode(sign(session)).decode(),
+        "proof": msgspec.to_builtins(sign(session)),
     }
     answer = asker.post(f"{SESSIONS}{session.pk}/answer/", body, format="json")
     assert answer.status_code == 200
     assert Session.objects.get().answered_at is not None
     again = asker.post(f"{SESSIONS}{session.pk}/answer/", body, format="json")
     assert again.status_code == 200
-    other = {**body, "signature": base64.b64encode(b"SSHSIG").decode()}
+    other = {**body, "proof": msgspec.to_builtins(SshProof(signature=b"SSHSIG"))}
     conflict = asker.post(f"{SESSIONS}{session.pk}/answer/", other, format="json")
     assert conflict.status_code == 409
 
@@ -140,14 +146,20 @@ def test_answering_over_the_api(
     "body",
     [
         {},
-        {"client_key": "?", "signature": "U1NIU0lH"},
-        {"client_key": 5, "signature": "U1NIU0lH"},
-        {"client_key": "AAAA", "signature": "U1NIU0lH"},
-        {"client_key": base64.b64encode(bytes(32)).decode(), "signature": "AAAA"},
-        {"client_key": base64.b64encode(bytes(33)).decode(), "signature": "U1NIU0lH"},
+        {"client_key": "?", "proof": {"kind": "ssh", "signature": "U1NIU0lH"}},
+        {"client_key": 5, "proof": {"kind": "ssh", "signature": "U1NIU0lH"}},
+        {"client_key": "AAAA", "proof": {"kind": "ssh", "signature": "U1NIU0lH"}},
+        {"client_key": base64.b64encode(bytes(32)).decode(), "proof": _ssh("AAAA")},
+        {"client_key": base64.b64encode(bytes(33)).decode(), "proof": _ssh("U1NIU0lH")},
         {
             "client_key": base64.b64encode(bytes(32)).decode(),
-            "signature": base64.b64encode(bytes(5000)).decode(),
+            "proof": {"kind": "ssh", "signature": base64.b64encode(bytes(5000)).decode()},
+        },
+        {"client_key": base64.b64encode(bytes(32)).decode(), "proof": {"kind": "badge"}},
+        {"client_key": base64.b64encode(bytes(32)).decode(), "proof": "U1NIU0lH"},
+        {
+            "client_key": base64.b64encode(bytes(32)).decode(),
+            "proof": {"kind": "passkey", "id": "AAAA", "signature": "AAAA"},
         },
     ],
 )
@@ -164,7 +176,7 @@ def test_who_may_do_what(
     """The hospital sees and ends, and neither asks nor answers; only the asker answers."""
     session = reach(S.CHALLENGED)
     url = f"{SESSIONS}{session.pk}/"
-    body = {"client_key": base64.b64encode(CLIENT_KEY).decode(), "signature": "U1NIU0lH"}
+    body = {"client_key": base64.b64encode(CLIENT_KEY).decode(), "proof": _ssh("U1NIU0lH")}
     assert ask(api(member)).status_code == 403
     for user in (colleague, administrator, member):
         client = api(user)
@@ -182,7 +194,7 @@ def test_the_stranger_gets_nothing(api: Api, reach: Reach, stranger: User) -> No
     session = reach(S.ACTIVE)
     client, url = api(stranger), f"{SESSIONS}{session.pk}/"
     assert client.get(SESSIONS).json()["results"] == []
-    body = {"client_key": base64.b64encode(CLIENT_KEY).decode(), "signature": "U1NIU0lH"}
+    body = {"client_key": base64.b64encode(CLIENT_KEY).decode(), "proof": _ssh("U1NIU0lH")}
     unknown = SESSIONS + "f" * 32 + "/"
     for method, path, data in (
         ("get", "", None),

@@ -51,16 +51,16 @@ def test_an_answer_is_owed_until_it_is_accepted(
     reach: Reach,
     injector: Injector,
     owner: User,
-    sign: Callable[[Session], bytes],
+    sign: Callable[[Session], m.Proof],
     ports: Ports,
     now: datetime,
 ) -> None:
     session = reach(S.CHALLENGED)
     assert outbound.pending(injector.device) == []
     services.answer(
-        actor=owner, session=session, client_key=CLIENT_KEY, signature=sign(session), now=now
+        actor=owner, session=session, client_key=CLIENT_KEY, proof=sign(session), now=now
     )
-    answer = m.Answer(session=session.pk, client_key=CLIENT_KEY, signature=sign(session))
+    answer = m.Answer(session=session.pk, client_key=CLIENT_KEY, proof=sign(session))
     assert outbound.pending(injector.device) == [answer]
     ports.sent.clear()
     services.tick(now + timedelta(seconds=3))

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 from agent.wire import messages as m
 from agent.wire import roster as rosters
+from agent.wire import sshsig
 from agent.wire.catalogue import Level, ProductLineCode, RefusalReason
 from fleet.access import inbound, outbound
 from fleet.access import rosters as service
@@ -33,7 +34,8 @@ def signed(
     version: int, now: datetime, life: timedelta = timedelta(days=7), name: str = "O"
 ) -> Any:
     member = rosters.Member(
-        id="owner", name=name, keys=[bytes(32)], level=Level.OS,
+        id="owner", name=name, keys=[sshsig.public_blob(bytes(32))], level=Level.OS,
+        patient_data=True,
         product_lines=[ProductLineCode.CT_DUAL], until=clock.to_ms(now + timedelta(days=99)),
     )  # fmt: skip
     return rosters.sign(

@@ -196,16 +196,18 @@ def test_a_name_the_panel_cannot_show_is_cleaned(ask: Ask, owner: User) -> None:
 # --- answering ----------------------------------------------------------------------------------
 
 
-def give(session: Session, actor: User, signature: bytes, now: datetime) -> Session:
+def give(session: Session, actor: User, proof: m.Proof | bytes, now: datetime) -> Session:
+    if isinstance(proof, bytes):
+        proof = m.SshProof(signature=proof)
     return services.answer(
-        actor=actor, session=session, client_key=CLIENT_KEY, signature=signature, now=now
+        actor=actor, session=session, client_key=CLIENT_KEY, proof=proof, now=now
     )
 
 
 def test_an_answer_goes_to_the_device_as_it_is(
     transactional_db: None,
     reach: Reach,
-    sign: Callable[[Session], bytes],
+    sign: Callable[[Session], m.Proof],
     owner: User,
     ports: Ports,
     now: datetime,
@@ -216,7 +218,7 @@ def test_an_answer_goes_to_the_device_as_it_is(
     give(session, owner, sign(session), now)
     [(target, message)] = ports.sent
     assert target == session.device_id
-    assert message == m.Answer(session=session.pk, client_key=CLIENT_KEY, signature=sign(session))
+    assert message == m.Answer(session=session.pk, client_key=CLIENT_KEY, proof=sign(session))
     assert session.state == S.CHALLENGED
     assert audited(session)[-1] == ("session:answer", "owner")
     entry = Entry.objects.filter(session=session.pk).order_by("-index")[0].entry
@@ -233,7 +235,7 @@ def test_a_wrong_signature_is_the_devices_to_refuse(
 def test_the_same_answer_twice_is_one(
     transactional_db: None,
     reach: Reach,
-    sign: Callable[[Session], bytes],
+    sign: Callable[[Session], m.Proof],
     owner: User,
     ports: Ports,
     now: datetime,
@@ -272,9 +274,13 @@ def test_a_misshapen_answer_is_told_at_once(reach: Reach, owner: User, now: date
     session = reach(S.CHALLENGED)
     with pytest.raises(Invalid, match="32 bytes"):
         services.answer(
-            actor=owner, session=session, client_key=b"short", signature=b"SSHSIG", now=now
+            actor=owner,
+            session=session,
+            client_key=b"short",
+            proof=m.SshProof(signature=b"SSHSIG"),
+            now=now,
         )
-    for signature in (b"-----BEGIN SSH SIGNATURE-----", b"SSHSIG" + bytes(5000)):
+    for signature in (b"-----BEGIN SSH SIGNATURE-----", b"PASSKEY"):
         with pytest.raises(Invalid, match="binary form"):
             give(session, owner, signature, now)
 
@@ -387,7 +393,7 @@ def test_time_gives_up(
 
 
 def test_an_unanswered_device_after_the_answer_is_unreachable(
-    reach: Reach, owner: User, sign: Callable[[Session], bytes], now: datetime
+    reach: Reach, owner: User, sign: Callable[[Session], m.Proof], now: datetime
 ) -> None:
     session = reach(S.CHALLENGED)
     give(session, owner, sign(session), now)
