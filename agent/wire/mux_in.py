@@ -100,6 +100,9 @@ class Incoming(Outgoing):
 
     def _receive_open(self, header: Header, payload: bytes) -> list[Event]:
         stream = header.stream
+        if header.type is FrameType.RESET and stream:
+            self._numbers.use(stream)  # its OPEN was lost, and it is over before it began
+            return []
         if header.type is not FrameType.OPEN:
             raise MuxError(ResetCode.PROTOCOL, f"stream {stream} was never opened")
         if not stream or self._numbers.is_used(stream):

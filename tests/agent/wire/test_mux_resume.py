@@ -583,3 +583,18 @@ def test_any_sealed_frames_with_resumes_give_events_or_errors(
         if writable := mux.writable(1):
             mux.send(1, bytes(min(writable, 3000)))
         assert len(drain(mux)) < 200
+
+
+def test_a_reset_whose_open_was_lost_ends_what_never_began() -> None:
+    """The client gives up before it knows that nobody heard it; its number is used all the same."""
+    pair = Pair()
+    pair.client.open(1, "ssh")
+    lost = pair.client.next_frame()
+    assert lost is not None
+    pair.client.reset(1)
+    reset = pair.client.next_frame()
+    assert reset is not None
+    assert pair.device.receive(reset) == []
+    with pytest.raises(MuxError) as caught:
+        pair.device.receive(lost)
+    assert caught.value.code is ResetCode.REPLAY
