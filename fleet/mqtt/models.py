@@ -25,8 +25,9 @@ class Outbox(models.Model):
 class Decision(models.Model):
     """One message decided: applied (no reason) or refused. Never its payload."""
 
+    # No index of its own: the unique key begins with it.
     device = models.ForeignKey(
-        "inventory.Device", on_delete=models.CASCADE, related_name="decisions"
+        "inventory.Device", on_delete=models.CASCADE, related_name="decisions", db_index=False
     )
     # Both None when the payload could not be read far enough to know its key.
     outbox = models.CharField(max_length=32, null=True, blank=True)  # noqa: DJ001
