@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Dialogue:
     """Opens, asks and closes; `connection` is told through `announce`, `answer` and `end`."""
 
-    __slots__ = ("_connection", "_everything", "_granted", "_house", "_link", "_session", "_whole")
+    __slots__ = ("_connection", "_everything", "_granted", "_house", "_link", "_whole")
 
     def __init__(self, connection: "Connection", house: House) -> None:
         self._connection = connection
@@ -29,7 +29,6 @@ class Dialogue:
         self._granted: set[str] = set()
         self._whole = False  # subscribed to all of its dn/
         self._link: Link | None = None
-        self._session: asyncio.Task[None] | None = None
 
     def subscribed(self, topic: str) -> bool:
         """Whether the device has asked for this topic of its own `dn/`."""
@@ -47,18 +46,10 @@ class Dialogue:
             if connection.over:
                 return
             self._link = Link(self._house.registry, connection.identity.device, connection.address)
-            self._session = connection.start(self._run(self._link))
             if not await self._link.connect():
                 raise GateError("amqtt refused a device that the gate vouches for")
         if not connection.over:
             connection.announce()
-
-    async def _run(self, link: Link) -> None:
-        """amqtt's session beside the connection; neither outlives the other."""
-        try:
-            await link.run()
-        finally:
-            self._connection.end(Reason.BROKER)
 
     def subscribe(self, number: int, wanted: list[tuple[str, int]]) -> None:
         """Answer SUBSCRIBE: refused at once, or after amqtt and its plugin have been asked."""
@@ -80,7 +71,7 @@ class Dialogue:
     async def _subscribe(self, number: int, names: list[str], allowed: list[str]) -> None:
         assert self._link is not None  # noqa: S101  a live connection has one
         async with asyncio.timeout(self._house.options.limits.broker_s):
-            answers = await self._link.subscribe(number, allowed)
+            answers = await self._link.subscribe(allowed)
         codes = dict(zip(allowed, answers, strict=True))
         self._granted.update(text for text, code in codes.items() if code == 0)
         self._whole = self._everything in self._granted
@@ -90,25 +81,15 @@ class Dialogue:
         )
 
     def unsubscribe(self, number: int, names: list[str]) -> None:
-        """Answer UNSUBSCRIBE; amqtt is asked about what it knows."""
+        """Answer UNSUBSCRIBE; amqtt is told of what it knows."""
         known = [text for text in dict.fromkeys(names) if text in self._granted]
         self._granted.difference_update(known)
         self._whole = self._everything in self._granted
-        if not known:
-            self._connection.write(packets.unsuback(number))
-        else:
-            self._connection.ask(self._unsubscribe(number, known))
-
-    async def _unsubscribe(self, number: int, known: list[str]) -> None:
-        assert self._link is not None  # noqa: S101  a live connection has one
-        async with asyncio.timeout(self._house.options.limits.broker_s):
-            await self._link.unsubscribe(number, known)
-        self._connection.answer(packets.unsuback(number))
+        if known and self._link is not None:
+            self._link.unsubscribe(known)
+        self._connection.write(packets.unsuback(number))
 
     def close(self) -> None:
-        """End amqtt's session; it goes by itself, and by force on the day it does not."""
+        """End amqtt's session."""
         if self._link is not None:
             self._link.close()
-        if self._session is not None:
-            deadline_s = self._house.options.limits.broker_s
-            asyncio.get_running_loop().call_later(deadline_s, self._session.cancel)

@@ -47,8 +47,6 @@ def table(limits: Mapping[int, int]) -> tuple[int, ...]:
 
 # The first packet must be CONNECT; ours is under 100 bytes.
 BEFORE_CONNECT = table({CONNECT: 1024})
-# What amqtt answers the gate.
-FROM_BROKER = table({CONNACK: 2, SUBACK: 1024, UNSUBACK: 2, PINGRESP: 0})
 
 
 def from_device(max_payload: int) -> tuple[int, ...]:
@@ -388,7 +386,3 @@ def subscribe_packet(number: int, filters: Sequence[str], *, qos: int = 0) -> by
     """SUBSCRIBE at `qos` to each filter."""
     body = b"".join(_string(text) + bytes((qos,)) for text in filters)
     return packet(SUBSCRIBE, _ID.pack(number) + body)
-
-
-def unsubscribe_packet(number: int, filters: Sequence[str]) -> bytes:
-    return packet(UNSUBSCRIBE, _ID.pack(number) + b"".join(_string(text) for text in filters))

@@ -1,12 +1,16 @@
-"""amqtt behind the gate: sessions and subscriptions, over pipes in memory.
+"""amqtt behind the gate: sessions and subscriptions.
 
-The gate hands amqtt a CONNECT of its own making, then SUBSCRIBE and UNSUBSCRIBE one at a time, then
-DISCONNECT; PUBLISH and PINGREQ never get here. `Registry` is amqtt's Broker, pinned to one release
-because it replaces these of its methods:
+The gate hands amqtt a CONNECT of its own making, through the external listener and over a pipe in
+memory; so amqtt reads it, asks the plugin who that is, and answers. From then on there is nothing
+to read (ADR 0021): the gate has parsed what a device sends, and asks by calling what amqtt itself
+calls for a SUBSCRIBE, `add_subscription`, which asks the plugin again. A session that waits is an
+entry in amqtt's register and nothing else: no task, no queue, no pipe.
+
+`Registry` is amqtt's Broker, pinned to one release because it replaces these of its methods:
 
 - `_handle_client_session` walks every subscription of the broker at each connect (the retained
-  scan), and `_delete_session` forgets a session at a takeover but leaves its socket live;
-- `_client_message_loop` builds `repr` of every subscription at each SUBSCRIBE: 13 ms at 5,000;
+  scan), then keeps a reader, five tasks and three queues for each session; and `_delete_session`
+  forgets a session at a takeover but leaves its socket live;
 - `_del_all_subscriptions` walks every filter at each disconnect, and `_session_monitor` does so in
   one go for a mass drop: 9 s at 5,000. Here an index holds each session's filters, and a session is
   forgotten the moment it ends.
@@ -18,7 +22,7 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import Callable
+from collections import OrderedDict
 from typing import Any
 
 import amqtt
@@ -29,7 +33,7 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 from broker import packets, plugin
-from broker.errors import GateError, NotStarted, PeerError
+from broker.errors import GateError, NotStarted
 
 log = logging.getLogger(__name__)
 
@@ -43,65 +47,38 @@ for _name in ("amqtt", "transitions"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-_NO_MESSAGES: asyncio.Queue[Any] = asyncio.Queue(1)  # of every session; nothing is put in
-
-
 class Inlet(ReaderAdapter):
-    """What the gate sends to amqtt. Bounded by the gate, which sends one packet at a time."""
+    """What the gate sends to amqtt: one CONNECT, whole."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._ended = False
-        self._more: asyncio.Future[None] | None = None
-
-    def feed(self, data: bytes) -> None:
-        self._data += data
-        self._wake()
-
-    def feed_eof(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._more is not None and not self._more.done():
-            self._more.set_result(None)
+    def __init__(self, packet: bytes) -> None:
+        self._left = packet
 
     async def read(self, n: int = -1) -> bytes:
-        """Exactly `n` bytes, or fewer at the end (amqtt then sees that the connection is gone)."""
-        while not self._ended and (n < 0 or len(self._data) < n):
-            self._more = asyncio.get_running_loop().create_future()
-            await self._more
-        size = len(self._data) if n < 0 else n
-        data = bytes(self._data[:size])
-        del self._data[:size]
+        """Up to `n` bytes; amqtt sees an end in fewer."""
+        size = len(self._left) if n < 0 else n
+        data, self._left = self._left[:size], self._left[size:]
         return data
+
+    def feed_eof(self) -> None:
+        """There never is more than the packet."""
 
 
 class Outlet(WriterAdapter):
-    """What amqtt answers: CONNACK, SUBACK, UNSUBACK. Anything else is not for the device."""
+    """What amqtt answers: CONNACK, whose code is kept."""
 
-    def __init__(self, peer: tuple[str, int], answer: Callable[[int, memoryview], None]) -> None:
+    def __init__(self, peer: tuple[str, int]) -> None:
         self._peer = peer
-        self._answer = answer
-        self._reader = packets.Reader(packets.FROM_BROKER)
-        self._closed = False
+        self.answer = b""
 
     def write(self, data: bytes) -> None:
-        if self._closed:
-            return
-        self._reader.feed(data)
-        try:
-            while (packet := self._reader.next()) is not None:
-                self._answer(*packet)
-        except PeerError:
-            # A PUBLISH here means that something used amqtt's broadcast: dn/ does not go that way.
-            log.error("amqtt wrote a packet that is not an answer; it was dropped")
-            self._reader = packets.Reader(packets.FROM_BROKER)
-            return
-        self._reader.keep()
+        self.answer += data
+
+    @property
+    def accepted(self) -> bool:
+        return self.answer == packets.connack(0)
 
     async def drain(self) -> None:
-        """Nothing to wait for: the gate has taken the answer."""
+        """Nothing to wait for."""
 
     def get_peer_info(self) -> tuple[str, int]:
         return self._peer
@@ -110,7 +87,7 @@ class Outlet(WriterAdapter):
         return None
 
     async def close(self) -> None:
-        self._closed = True
+        """There is no socket."""
 
 
 class Registry(Broker):
@@ -144,11 +121,35 @@ class Registry(Broker):
         await super().start()
 
     async def serve(self, inlet: Inlet, outlet: Outlet) -> None:
-        """Run one session until the gate ends it."""
+        """Have amqtt read a CONNECT and answer it; a session that it takes stays until `forget`."""
         await self.external_connected(inlet, outlet, LISTENER)
 
     def filters(self, client_id: str) -> frozenset[str]:
         return frozenset(self._filters.get(client_id, ()))
+
+    async def subscribe(self, client_id: str, filters: list[str]) -> list[int]:
+        """Return codes, in order: 0 granted, 0x80 refused. Raises: GateError without a session."""
+        session = self._session(client_id)
+        return [await self.add_subscription((text, 0), session) for text in filters]
+
+    def unsubscribe(self, client_id: str, filters: list[str]) -> None:
+        """Raises: GateError without a session."""
+        session = self._session(client_id)
+        for text in filters:
+            self._del_subscription(text, session)
+
+    def forget(self, client_id: str) -> None:
+        """End a session."""
+        entry: tuple[Session, Any] | None = self._sessions.pop(client_id, None)
+        if entry is None:
+            return
+        for a_filter in self._filters.pop(client_id, set()):
+            self._del_subscription(a_filter, entry[0])
+
+    def _session(self, client_id: str) -> Session:
+        if client_id not in self._sessions:
+            raise GateError("amqtt has no such session")
+        return self._sessions[client_id][0]
 
     # --- replaced ------------------------------------------------------------------------------
 
@@ -165,49 +166,12 @@ class Registry(Broker):
         if not client_id:
             raise GateError("amqtt was given a session without a name")
         allowed = await self._authenticate(client_session, self.listeners_config[listener_name])
-        _slim(client_session)
+        if allowed:
+            _slim(client_session)
+            # Without a handler: nothing of this session is read or written by amqtt.
+            self._sessions[client_id] = (client_session, None)  # type: ignore[assignment]
         handler.attach(client_session, reader, writer)
-        if not allowed:
-            await handler.mqtt_connack_authorize(False)
-            return
-        client_session.transitions.connect()
-        self._sessions[client_id] = (client_session, handler)
-        try:
-            await handler.mqtt_connack_authorize(True)
-            await handler.start()
-            # `BrokerProtocolHandler.start` makes the future that tells of the end only after its
-            # reader task has run: a goodbye that was there already would be waited for for ever.
-            if not handler._reader_stopped.is_set():
-                await self._client_message_loop(client_session, handler)
-        finally:
-            self._forget(client_id)
-
-    async def _client_message_loop(
-        self, client_session: Session, handler: BrokerProtocolHandler
-    ) -> None:
-        ended = asyncio.ensure_future(handler.wait_disconnect())
-        subscription = asyncio.ensure_future(handler.get_next_pending_subscription())
-        unsubscription = asyncio.ensure_future(handler.get_next_pending_unsubscription())
-        try:
-            while True:
-                done, _ = await asyncio.wait(
-                    (ended, subscription, unsubscription), return_when=asyncio.FIRST_COMPLETED
-                )
-                if ended in done:
-                    return
-                if subscription in done:
-                    await self._handle_subscription(client_session, handler, subscription)
-                    subscription = asyncio.ensure_future(handler.get_next_pending_subscription())
-                if unsubscription in done:
-                    await self._handle_unsubscription(client_session, handler, unsubscription)
-                    unsubscription = asyncio.ensure_future(
-                        handler.get_next_pending_unsubscription()
-                    )
-        finally:
-            for waiter in (ended, subscription, unsubscription):
-                waiter.cancel()
-            await self._stop_handler(handler)
-            client_session.transitions.disconnect()
+        await handler.mqtt_connack_authorize(allowed)
 
     async def _delete_session(self, client_id: str) -> None:
         """At a clean CONNECT. The gate has ended the old session; amqtt would leave it running."""
@@ -216,8 +180,13 @@ class Registry(Broker):
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         code: int = await super().add_subscription(subscription, session)
-        if code != REFUSED and session.client_id:
-            self._filters.setdefault(session.client_id, set()).add(subscription[0])
+        client_id = session.client_id or ""
+        if code == REFUSED:
+            return code
+        if self._sessions.get(client_id, (None,))[0] is not session:
+            self._del_subscription(subscription[0], session)  # it ended while the plugin was asked
+            return REFUSED
+        self._filters.setdefault(client_id, set()).add(subscription[0])
         return code
 
     def _del_subscription(self, a_filter: str, session: Session) -> int:
@@ -246,94 +215,72 @@ class Registry(Broker):
     async def _broadcast_message(self, *arguments: Any, **options: Any) -> None:
         raise GateError("messages go through the gate's lanes, not through amqtt's broadcast")
 
-    def _forget(self, client_id: str) -> None:
-        entry: tuple[Session, Any] | None = self._sessions.pop(client_id, None)
-        if entry is None:
-            return
-        for a_filter in self._filters.pop(client_id, set()):
-            self._del_subscription(a_filter, entry[0])
-        entry[0].clear_queues()
 
+class _Connected:
+    """What amqtt asks of a session's state machine, one for all instead of 16 KB a device."""
 
-class _Phase:
-    """What amqtt asks of a session's state machine, in 50 bytes instead of 16 KB a device."""
-
-    __slots__ = ("state",)
-
-    def __init__(self) -> None:
-        self.state = "new"
-
-    def connect(self) -> None:
-        self.state = "connected"
-
-    def disconnect(self) -> None:
-        self.state = "disconnected"
+    state = "connected"
 
     def is_connected(self) -> bool:
-        return self.state == "connected"
+        return True
+
+
+_CONNECTED = _Connected()
+_NO_MESSAGES: asyncio.Queue[Any] = asyncio.Queue(1)  # of every session; nothing is put in
+_NOTHING_IN_FLIGHT: OrderedDict[int, Any] = OrderedDict()
 
 
 def _slim(session: Session) -> None:
     """Free what a session never uses here: messages do not pass through it."""
-    session.transitions = _Phase()  # type: ignore[assignment]
+    session.transitions = _CONNECTED  # type: ignore[assignment]
     session.retained_messages = session.delivered_message_queue = _NO_MESSAGES
+    session.inflight_in = session.inflight_out = _NOTHING_IN_FLIGHT
+    session.username = None  # the proof has done its work
 
 
 class Link:
     """One device's session in amqtt, as the gate drives it."""
 
+    __slots__ = ("_closed", "_device", "_open", "_peer", "_registry")
+
     def __init__(self, registry: Registry, device: str, peer: tuple[str, int]) -> None:
         self._registry = registry
         self._device = device
-        self._inlet = Inlet()
-        self._outlet = Outlet(peer, self._answered)
-        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._peer = peer
+        self._open = False
         self._closed = False
 
-    async def run(self) -> None:
-        """amqtt's side, until `close`."""
-        if self._closed:
-            return
+    async def connect(self) -> bool:
+        """Open the session. True when amqtt and its plugin accept it.
+
+        Raises: GateError when it was closed meanwhile, or another session of the device is live.
+        """
+        outlet = Outlet(self._peer)
+        packet = packets.connect_packet(self._device, self._registry.proof)
         try:
-            await self._registry.serve(self._inlet, self._outlet)
+            await self._registry.serve(Inlet(packet), outlet)
         finally:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        self._closed = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(GateError("amqtt's session ended"))
-
-    def _answered(self, first: int, body: memoryview) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result((first, bytes(body)))
-
-    async def _ask(self, packet: bytes, expected: int) -> bytes:
+            self._open = outlet.accepted
+            if self._closed:
+                self._end()
         if self._closed:
             raise GateError("amqtt's session ended")
-        self._waiting = asyncio.get_running_loop().create_future()
-        self._inlet.feed(packet)
-        first, body = await self._waiting
-        if first != expected:
-            raise GateError(f"amqtt answered {first:#04x} where {expected:#04x} was due")
-        return body
+        return self._open
 
-    async def connect(self) -> bool:
-        """Open the session. True when amqtt and its plugin accept it."""
-        packet = packets.connect_packet(self._device, self._registry.proof)
-        body = await self._ask(packet, packets.CONNACK)
-        return body[1] == 0
+    async def subscribe(self, filters: list[str]) -> list[int]:
+        """Return codes of the filters, in order: 0 granted, 0x80 refused. Raises: GateError."""
+        return await self._registry.subscribe(self._device, filters)
 
-    async def subscribe(self, number: int, filters: list[str]) -> list[int]:
-        """Return codes of the filters, in order: 0 granted, 0x80 refused."""
-        body = await self._ask(packets.subscribe_packet(number, filters), packets.SUBACK)
-        return list(body[2:])
-
-    async def unsubscribe(self, number: int, filters: list[str]) -> None:
-        await self._ask(packets.unsubscribe_packet(number, filters), packets.UNSUBACK)
+    def unsubscribe(self, filters: list[str]) -> None:
+        """Raises: GateError."""
+        self._registry.unsubscribe(self._device, filters)
 
     def close(self) -> None:
-        """Say goodbye; `run` returns soon after."""
-        self._give_up()
-        self._inlet.feed(packets.DISCONNECT_PACKET)
-        self._inlet.feed_eof()
+        """End the session, or keep it from being opened."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._registry.forget(self._device)

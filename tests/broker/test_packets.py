@@ -80,7 +80,7 @@ def test_a_packet_that_lies_whole_in_its_chunk_is_not_copied() -> None:
 @settings(max_examples=scaled(2000, at_least=100), deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_any_bytes_give_packets_or_a_peer_error(chunks: list[bytes]) -> None:
-    for limits in (LIMITS, packets.BEFORE_CONNECT, packets.FROM_BROKER):
+    for limits in (LIMITS, packets.BEFORE_CONNECT):
         try:
             read_all(chunks, limits)
         except PeerError as error:
@@ -255,7 +255,6 @@ def test_what_we_send_is_what_the_standard_says() -> None:
     assert packets.unsuback(9) == b"\xb0\x02\0\x09"
     assert packets.connack(5) == b"\x20\x02\0\x05"
     assert packets.subscribe_packet(3, ["a", "b"]) == raw.subscribe("a", "b", id=3)
-    assert packets.unsubscribe_packet(3, ["a", "b"]) == raw.unsubscribe("a", "b", id=3)
     assert packets.connect_packet("id", "proof") == raw.connect(
         "id", flags=0x80, keepalive=0, tail=raw.text("proof")
     )

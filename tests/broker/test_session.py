@@ -4,16 +4,20 @@ Requirements: R-CON-4, R-CON-6. THREATS: "ACL twice", "amqtt started without our
 """
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import amqtt.broker
 import pytest
 from amqtt.contexts import Action, BrokerConfig, ListenerConfig, ListenerType
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 from broker import acl, plugin
 from broker.errors import GateError, NotStarted
+from broker.packets import connect_packet
 from broker.session import LISTENER, Inlet, Link, Outlet, Registry
 from tests.broker import raw
 from tests.broker.conftest import A, B, Running
@@ -29,40 +33,50 @@ async def registry() -> AsyncIterator[Registry]:
     await found.shutdown()
 
 
-class Opened:
-    """A link with its task."""
-
-    def __init__(self, registry: Registry, device: str) -> None:
-        self.link = Link(registry, device, PEER)
-        self.task = asyncio.create_task(self.link.run())
-
-    async def close(self) -> None:
-        self.link.close()
-        async with asyncio.timeout(2):
-            await self.task
+async def opened(registry: Registry, device: str) -> Link:
+    link = Link(registry, device, PEER)
+    assert await link.connect()
+    return link
 
 
 async def test_session_and_subscriptions(registry: Registry) -> None:
-    opened = Opened(registry, A)
-    assert await opened.link.connect()
+    link = await opened(registry, A)
     assert set(registry.sessions) == {A}
-    assert await opened.link.subscribe(1, [f"pat/1/{A}/dn/#"]) == [0]
+    assert await link.subscribe([f"pat/1/{A}/dn/#"]) == [0]
     assert registry.filters(A) == {f"pat/1/{A}/dn/#"}
-    await opened.link.unsubscribe(2, [f"pat/1/{A}/dn/#"])
+    link.unsubscribe([f"pat/1/{A}/dn/#"])
     assert registry.filters(A) == frozenset()
     assert not registry.subscriptions
-    await opened.close()
+    assert await link.subscribe([f"pat/1/{A}/dn/#"]) == [0]
+    link.close()
     assert not registry.sessions
+    assert not registry.subscriptions
+
+
+async def test_a_session_is_an_entry_and_nothing_that_runs(registry: Registry) -> None:
+    """ADR 0021: 13 KB of tasks, queues and pipes a device otherwise."""
+    before = asyncio.all_tasks()
+    links = [await opened(registry, f"device-{number:04}") for number in range(50)]
+    for number, link in enumerate(links):
+        assert await link.subscribe([f"pat/1/device-{number:04}/dn/#"]) == [0]
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert len(registry.sessions) == len(registry.subscriptions) == 50
+    gc.collect()
+    kept = (BrokerProtocolHandler, Inlet, Outlet)
+    assert not [each for each in gc.get_objects() if isinstance(each, kept)]
+    for link in links:
+        link.close()
+    assert not registry.subscriptions
 
 
 async def test_the_plugin_refuses_on_its_own(registry: Registry) -> None:
     """ACL twice: even with the gate out of the way."""
-    opened = Opened(registry, A)
-    assert await opened.link.connect()
+    link = await opened(registry, A)
     wanted = ["#", f"pat/1/{B}/dn/#", "$SYS/#", f"pat/1/{A}/dn/job/1"]
-    assert await opened.link.subscribe(1, wanted) == [128, 128, 128, 0]
+    assert await link.subscribe(wanted) == [128, 128, 128, 0]
     assert registry.filters(A) == {f"pat/1/{A}/dn/job/1"}
-    await opened.close()
+    link.close()
 
 
 async def test_when_the_gates_own_rule_is_broken_the_plugin_still_stands(
@@ -121,15 +135,25 @@ async def test_amqtt_takes_nobody_whom_the_gate_does_not_vouch_for(
     registry: Registry, connect: bytes
 ) -> None:
     # Broker._authenticate: with the default AnonymousAuthPlugin anybody is welcome.
-    answers: list[tuple[int, bytes]] = []
-    proof = registry.proof.encode()
-    inlet = Inlet()
-    inlet.feed(_with_proof(connect, proof))
-    outlet = Outlet(PEER, lambda first, body: answers.append((first, bytes(body))))
+    inlet = Inlet(_with_proof(connect, registry.proof.encode()))
+    outlet = Outlet(PEER)
     async with asyncio.timeout(2):
         await registry.serve(inlet, outlet)
-    assert answers == [(0x20, b"\0\x05")]
+    assert outlet.answer == b"\x20\x02\0\x05"
+    assert not outlet.accepted
     assert not registry.sessions
+
+
+async def test_half_a_connect_is_none(registry: Registry) -> None:
+    # MQTTFixedHeader.from_stream and what follows it wait for the rest; here there is none to come.
+    whole = connect_packet(A, registry.proof)
+    for have in range(len(whole)):
+        outlet = Outlet(PEER)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(2):
+                await registry.serve(Inlet(whole[:have]), outlet)
+        assert not outlet.accepted
+        assert not registry.sessions
 
 
 def _with_proof(connect: bytes, proof: bytes) -> bytes:
@@ -147,31 +171,46 @@ async def test_nothing_is_broadcast(registry: Registry) -> None:
 
 
 async def test_a_session_that_is_still_live_is_not_taken_over(registry: Registry) -> None:
-    first = Opened(registry, A)
-    assert await first.link.connect()
-    second = Opened(registry, A)
+    first = await opened(registry, A)
+    second = Link(registry, A, PEER)
     with pytest.raises(GateError):
-        await second.link.connect()
-    with pytest.raises(GateError):
-        await second.task
+        await second.connect()
+    second.close()
     assert set(registry.sessions) == {A}
-    assert await first.link.subscribe(1, [f"pat/1/{A}/dn/#"]) == [0]
-    await first.close()
+    assert await first.subscribe([f"pat/1/{A}/dn/#"]) == [0]
+    first.close()
     assert not registry.sessions
-
-
-@pytest.mark.parametrize("ticks", range(12))
-async def test_a_goodbye_at_any_moment_of_the_start(registry: Registry, ticks: int) -> None:
-    # BrokerProtocolHandler.start makes its disconnect future after its reader task has run.
-    opened = Opened(registry, A)
-    connecting = asyncio.create_task(opened.link.connect())
-    for _ in range(ticks):
-        await asyncio.sleep(0)
-    await opened.close()
-    await asyncio.wait((connecting,), timeout=2)
-    assert connecting.exception() is None or isinstance(connecting.exception(), GateError)
+    for question in (first.subscribe([f"pat/1/{A}/dn/#"]), first.connect()):
+        with pytest.raises(GateError):
+            await question
     assert not registry.sessions
     assert not registry.subscriptions
+
+
+@pytest.mark.parametrize("goodbye", ["closed", "cancelled", "both"])
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_goodbye_at_any_moment(registry: Registry, ticks: int, goodbye: str) -> None:
+    """The plugin is asked in a task of its own, and meanwhile a device may be gone."""
+    link = Link(registry, A, PEER)
+
+    async def life() -> None:
+        await link.connect()
+        await link.subscribe([f"pat/1/{A}/dn/#", f"pat/1/{A}/dn/job/1"])
+
+    task = asyncio.create_task(life())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    if goodbye != "closed":
+        task.cancel()
+    if goodbye != "cancelled":
+        link.close()
+    await asyncio.wait((task,), timeout=2)
+    assert task.cancelled() or isinstance(task.exception(), GateError | None)
+    link.close()
+    await asyncio.sleep(0.01)
+    assert not registry.sessions
+    assert not registry.subscriptions
+    assert not registry._filters
 
 
 # --- no start without -------------------------------------------------------------------------
@@ -263,11 +302,10 @@ async def test_a_connect_costs_the_same_however_many_devices_there_are(registry:
     registry._subscriptions = Counting(registry._subscriptions)
     registry._sessions = Counting(registry._sessions)
     Counting.walks = 0
-    opened = Opened(registry, A)
-    assert await opened.link.connect()
-    assert await opened.link.subscribe(1, [f"pat/1/{A}/dn/#", f"pat/1/{A}/dn/job/1"]) == [0, 0]
-    await opened.link.unsubscribe(2, [f"pat/1/{A}/dn/job/1"])
-    await opened.close()
+    link = await opened(registry, A)
+    assert await link.subscribe([f"pat/1/{A}/dn/#", f"pat/1/{A}/dn/job/1"]) == [0, 0]
+    link.unsubscribe([f"pat/1/{A}/dn/job/1"])
+    link.close()
     assert not registry.subscriptions
     assert Counting.walks == 0
 
@@ -276,7 +314,6 @@ def test_the_pinned_methods_are_still_there() -> None:
     """What Registry replaces must exist under it, or the pin has moved."""
     for name in (
         "_handle_client_session",
-        "_client_message_loop",
         "_delete_session",
         "_del_subscription",
         "_del_all_subscriptions",
