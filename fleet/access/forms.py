@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from agent.wire.catalogue import Level
 from fleet.access.labels import LEVELS, REASONS
+from fleet.core import widgets
 
 LIVES = [
     (15, _("15 minutes")),
@@ -30,28 +31,26 @@ class RequestForm(forms.Form):
 
     level = forms.ChoiceField(label=_("Level"), widget=forms.RadioSelect)
     services = forms.MultipleChoiceField(label=_("Services"), widget=forms.CheckboxSelectMultiple)
-    reason = forms.ChoiceField(
-        label=_("Reason"), widget=forms.Select(attrs={"class": "form-select"})
-    )
+    reason = forms.ChoiceField(label=_("Reason"), widget=widgets.select())
     ticket = forms.CharField(
         label=_("Ticket"),
         required=False,
         max_length=32,
         help_text=_("Letters, digits and “-”. Leave it empty if it is to follow."),
-        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        widget=widgets.text(),
     )
     note = forms.CharField(
         label=_("Note for the technologist"),
         required=False,
         max_length=200,
         help_text=_("Shown at the injector, at most 200 characters. Nothing about a patient."),
-        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        widget=widgets.text(),
     )
     minutes = forms.TypedChoiceField(
         label=_("For how long"),
         coerce=int,
         initial=30,
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=widgets.select(),
     )
 
     def __init__(self, *args: Any, offered: Mapping[str, str], **kwargs: Any) -> None:

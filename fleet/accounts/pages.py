@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from fleet.accounts import own
 from fleet.accounts.forms import SignInForm
 from fleet.accounts.models import Language, User
-from fleet.core import clock
+from fleet.core import clock, widgets
 from fleet.core.errors import Invalid
 from fleet.pages.http import page, person, show
 
@@ -48,13 +48,13 @@ class TokenForm(forms.Form):
         label=gettext_lazy("Name"),
         max_length=own.MAX_NAME,
         help_text=gettext_lazy("What or where it is for, such as “laptop”."),
-        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        widget=widgets.text(),
     )
     days = forms.ChoiceField(
         label=gettext_lazy("Valid for"),
         choices=LIVES,
         initial="30",
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=widgets.select(),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from fleet.core import widgets
 from fleet.inventory.models import Site
 
 
@@ -18,19 +19,19 @@ class MoveForm(forms.Form):
     site = forms.ModelChoiceField(
         label=_("To site"),
         queryset=Site.objects.none(),
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=widgets.select(),
     )
     room = forms.CharField(
         label=_("Room"),
         required=False,
         max_length=32,
-        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        widget=widgets.text(),
     )
     asset_number = forms.CharField(
         label=_("Asset number"),
         required=False,
         max_length=32,
-        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
+        widget=widgets.text(),
     )
 
     def __init__(self, *args: Any, sites: Any, **kwargs: Any) -> None:

@@ -214,27 +214,28 @@ def _first_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) ->
     if _enrolled(device.product_line_id, row.serial) is not None:
         raise ClaimTaken(row)  # enrolled with another claim since
     device.save(force_insert=True)
-    _take(row, device, fingerprint, now)
+    _take(row, device, fingerprint, now, action=CLAIM_USED)
     Ownership.objects.create(device=device, organisation=row.organisation, starts_at=now)
-    audit.record(
-        organisation=row.organisation,
-        actor="agent",
-        action=CLAIM_USED,
-        outcome=Outcome.ALLOWED,
-        device=device,
-        digest=fingerprint,
-        now=now,
-    )
     return device
 
 
-def _take(row: Claim, device: Device, fingerprint: str, now: datetime) -> None:
-    """The claim is this device's and this key's: of two at the same moment, one gets here."""
+def _take(row: Claim, device: Device, fingerprint: str, now: datetime, *, action: str) -> None:
+    """The claim is this device's and this key's, and that stands in the audit: of two at the same
+    moment, one gets here."""
     taken = Claim.objects.filter(pk=row.pk, used_at=None).update(
         used_at=now, device=device, public_key=fingerprint
     )
     if taken != 1:
         raise ClaimTaken(row)
+    audit.record(
+        organisation=device.organisation,
+        actor="agent",
+        action=action,
+        outcome=Outcome.ALLOWED,
+        device=device,
+        digest=fingerprint,
+        now=now,
+    )
 
 
 def _come_again(
@@ -250,16 +251,7 @@ def _come_again(
     if Credential.objects.filter(public_key=fingerprint).exists():
         raise ClaimRefused  # the point is a new key
     credentials.revoke_all(device, actor="agent", because=Revoked.REPLACED, now=now, spare=row)
-    _take(row, device, fingerprint, now)
-    audit.record(
-        organisation=device.organisation,
-        actor="agent",
-        action=CAME_AGAIN,
-        outcome=Outcome.ALLOWED,
-        device=device,
-        digest=fingerprint,
-        now=now,
-    )
+    _take(row, device, fingerprint, now, action=CAME_AGAIN)
     return device
 
 

@@ -6,6 +6,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from agent.wire.catalogue import JobKind
+from fleet.core import widgets
 from fleet.core.ids import new_hex32
 from fleet.inventory.search import DeviceFilter
 from fleet.jobs.labels import KINDS
@@ -28,7 +29,7 @@ class JobForm(forms.Form):
         label=_("What to do"),
         choices=[(kind.value, KINDS[kind]) for kind in JobKind],
         initial=JobKind.COLLECT_DIAGNOSTICS.value,
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=widgets.select(),
     )
     hours = forms.TypedChoiceField(
         label=_("How far back"),
@@ -36,7 +37,7 @@ class JobForm(forms.Form):
         choices=HOURS,
         initial=24,
         help_text=_("Coded measurements and events of this time, and no free text."),
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=widgets.select(),
     )
 
     # Of this showing of the form: sent twice, by an impatient hand or a reload, it makes one job.

@@ -7,13 +7,8 @@ transactions as large as ingest's, from `executemany`. Client and server share t
 """
 
 import asyncio
-import json
-import signal
 import sqlite3
 import ssl
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +17,7 @@ from typing import Any
 import uvloop
 
 from tests.bench import Goal, Row
+from tests.bench._process import portal
 from tests.broker.raw import Raw, publish
 from tests.fleet.mqtt.wire import Sender
 
@@ -97,25 +93,11 @@ def _alone(folder: Path) -> float:
 
 
 def run() -> list[Row]:
-    here = Path("var")
-    here.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=here, prefix="bench-") as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench._portal", folder, str(DEVICES)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            portal = json.loads(process.stdout.readline())
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                ours = runner.run(_measure(portal))
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=10)
-        finally:
-            process.kill()
-            process.communicate()
-        theirs = _alone(Path(folder))
+    with portal(DEVICES) as process:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            ours = runner.run(_measure(process.found))
+        process.end()
+        theirs = _alone(process.folder)
     note = f"{EVENTS:,} events of {DEVICES} devices"
     goal = Goal(floor=5_000, aim=20_000)
     return [Row("durable ingest, committed", ours, "/s", "SQLite alone", theirs, note, goal)]

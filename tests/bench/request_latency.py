@@ -10,14 +10,9 @@ poll is run afterwards in the same process, which takes a minute.
 import asyncio
 import hashlib
 import json
-import signal
 import ssl
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -25,6 +20,7 @@ import uvloop
 from agent.wire import messages, topics
 from agent.wire.messages import Accepted, AccessRequest, End, Heartbeat
 from tests.bench import Goal, Row, _poll
+from tests.bench._process import portal
 from tests.broker.raw import Raw, publish
 
 REQUESTS = 200
@@ -173,24 +169,10 @@ async def _one(api: Api, agent: Agent) -> Times:
 
 
 def run() -> list[Row]:
-    here = Path("var")
-    here.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=here, prefix="bench-") as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench._portal", folder, str(DEVICES)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            portal = json.loads(process.stdout.readline())
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                times = runner.run(_measure(portal))
-            process.send_signal(signal.SIGTERM)
-            served = json.loads(process.communicate(timeout=10)[0])
-        finally:
-            process.kill()
-            process.communicate()
+    with portal(DEVICES) as process:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            times = runner.run(_measure(process.found))
+        served = process.end()
     whole = [each.held - each.asked for each in times]
     inside = [each.held - served[each.session] for each in times]
     polled = _p50_p99(asyncio.run(_poll.latencies((f"poll-{n}" for n in range(DEVICES)), REQUESTS)))
