@@ -3,6 +3,8 @@ injector lets through (R-ACC-5). The websocket and the sockets are real; the inj
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -212,3 +214,16 @@ async def test_one_that_dies_with_unread_bytes_frees_its_stream() -> None:
             await asyncio.sleep(0.1)
             assert injector.mux.streams == (stream,)
         await until(lambda: injector.mux.streams == ())
+
+
+async def test_ctrl_c_tells_the_injector_and_the_local_program() -> None:
+    async with forwarding() as (injector, port, _said):
+        program = await asyncio.open_connection("127.0.0.1", port)
+        await injector.accept()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert await injector.heard(Reset) == Reset(65537, ResetCode.CANCELLED, by_peer=True)
+        with pytest.raises(ConnectionResetError):
+            await program[0].read()
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+        await closed(program)
