@@ -122,6 +122,12 @@ class WebSocket:
         self._unread -= len(chunk)
         return chunk
 
+    def recv_into(self, buffer: memoryview, size: int) -> int:
+        """The same, into a buffer of at least so many bytes."""
+        chunk = self.recv(size)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
     def send(self, data: bytes | bytearray) -> int:
         """All of `data`, or BlockingIOError: then the same again. Raises OSError."""
         if not self._piece:
