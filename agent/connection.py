@@ -218,6 +218,13 @@ class Connection:
     def received(self, topic: str, payload: bytes) -> None:
         self._do(self._core.received(self._clock.now(), topic, payload))
 
+    def frame(self, frame: bytes) -> None:
+        """A stream frame, which the core has no part in: there may be thousands a second."""
+        try:
+            self._owner.frame(frame)
+        except Exception:
+            log.exception("a frame failed")
+
     # --- events of the outbox and the timer ------------------------------------------------------
 
     def _committed(self, entry: Entry) -> None:
@@ -254,8 +261,6 @@ class Connection:
                 self._link.publish(topic, entry.payload, entry.seq, may_wait=True)
             case effects.Acknowledge(seq):
                 self._outbox.acknowledge(seq)
-            case effects.DeliverFrame(frame):
-                self._owner.frame(frame)
             case effects.Deliver(message, payload):
                 self._owner.deliver(message, payload)
             case effects.Unreadable():

@@ -263,8 +263,8 @@ class Core:
         parsed = topics.parse(topic)
         if parsed is None or parsed.direction is Direction.UP or parsed.device != self._device:
             self._unreadable("", 0, "topic", payload)
-        elif parsed.type == STREAM:
-            self._effects.append(effects.DeliverFrame(payload))
+        elif parsed.type == STREAM:  # frames have a way of their own: this cannot be one
+            self._unreadable(STREAM, 0, "frame", payload)
         else:
             try:
                 message = messages.decode_down(parsed.type, parsed.version, payload)

@@ -94,11 +94,6 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliverFrame:
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A message that came down and was ignored; no byte of it is kept."""
 
@@ -130,7 +125,6 @@ Effect = (
     | Rewind
     | Fetch
     | Deliver
-    | DeliverFrame
     | Unreadable
     | Changed
 )

@@ -1,53 +1,39 @@
-"""paho-mqtt on the agent's event loop: the shell that carries out what the core decides.
+"""The connection on the agent's event loop: the shell that carries out what the core decides.
 
-One `Link` serves an agent; each connection is a fresh paho client. Names, TCP and TLS are dealt
-with in a thread of their own, because all three can block for long; from there on the socket is
-non-blocking and belongs to the loop. paho's own keepalive is not used: the core decides when to
-ping and when a link is dead.
+One `Link` serves an agent; each connection is a fresh paho client (agent.mqtt) over a lane
+(agent.lane). Names, TCP and TLS are dealt with in a thread of their own, because all three can
+block for long; from there on the socket is non-blocking and belongs to the loop.
 
-Fairness. Messages go into paho's queue at once. A stream frame is pulled from its source only when
-that queue is empty, so at most one lies before the next message, and the kernel is told to take
-little (TCP_NOTSENT_LOWAT): what is not yet sent can still be overtaken. How much of the streams may
-be anywhere between here and the gate is the pacer's to say (agent.wire.pacer); its marks are
-PINGREQs, whose answers come in the order of everything that was sent (R-CON-4). The core's own
-pings are marks as well. A cap that the site set (agent.network.valve) stands before both: the
-outbox's messages wait for it, frames as well, and everything else is only counted.
-
-`Client` uses four private names of paho-mqtt (`_create_socket`, `_sock_close`, `_send_pingreq`,
-`_handle_pingresp`); its version is pinned and tests cover each.
+Fairness. What must not wait goes into paho's queue at once. Frames of streams and messages of the
+outbox are asked for one at a time (agent.outflow), and only while nothing waits for the socket; a
+few frames go to TLS in one piece. The kernel is told to take little (TCP_NOTSENT_LOWAT): what is
+not yet sent can still be overtaken. How much may be anywhere between here and the gate is the
+pacer's to say (agent.wire.pacer); its marks are PINGREQs, whose answers come in the order of
+everything that was sent (R-CON-4). The core's own pings are marks as well.
 """
 
 import asyncio
+import contextlib
 import logging
-import re
 import ssl
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 
 from agent.dial import Dial
 from agent.i18n import _
+from agent.lane import Lane, Next, TooLarge
+from agent.mqtt import Client
 from agent.network import words
 from agent.network.findings import Failure, Observation, classify
 from agent.network.journey import Ready
-from agent.network.route import Route, Stage
-from agent.network.valve import Valve
-from agent.wire import topics
-from agent.wire.messages import MAX_PAYLOAD
-from agent.wire.pacer import Pacer, Turn
+from agent.network.route import Route
+from agent.outflow import Message, Outflow, Source
 
-KEEPALIVE_S = 10  # stated in CONNECT; the gate cuts after 1.5 times this
-MAX_PACKET = MAX_PAYLOAD + 1024
 READS = 64  # packets before the loop's other work has its turn
-FRAMES = 16  # stream frames, likewise
+PIECES = 8  # pieces, likewise
+PIECE = 64 * 1024  # bytes of frames that go to TLS at once
 
 Token = object
-Source = Callable[[Turn, int], bytes | None]  # the turn it is, and the most data in a frame
-
-_ALERT = re.compile(r"\[SSL: ([A-Z0-9_]*ALERT[A-Z0-9_]*)\]")
 
 log = logging.getLogger(__name__)
 
@@ -63,61 +49,7 @@ class Events(Protocol):
     def pong(self) -> None: ...
     def acknowledged(self, token: Token) -> None: ...
     def received(self, topic: str, payload: bytes) -> None: ...
-
-
-class Client(paho.Client):
-    """paho's client over a socket that is already connected, with pings in our hands."""
-
-    def __init__(
-        self, device: str, route: Route, ready: Ready, on_pong: Callable[[], None]
-    ) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id=device,
-            clean_session=True,
-            reconnect_on_failure=False,
-        )
-        self.route = route
-        self.accepted = False
-        self._ready: Any = ready
-        self._on_pong = on_pong
-        self.trouble = ""  # paho says only in its log what went wrong with the socket
-        self.max_inflight_messages_set(0)  # the core's window is the bound
-
-    def _create_socket(self) -> Any:
-        return self._ready
-
-    def _handle_pingresp(self) -> MQTTErrorCode:
-        self._on_pong()
-        return super()._handle_pingresp()
-
-    def on_trouble(self, _client: Any, _data: Any, level: int, text: str) -> None:
-        if level == LogLevel.MQTT_LOG_ERR:
-            self.trouble = text
-
-    def ping(self) -> None:
-        self._send_pingreq()
-
-    def drop(self) -> None:
-        self._sock_close()
-
-    @property
-    def arriving(self) -> int:
-        """Bytes of the packet that is being read."""
-        return int(self._in_packet["remaining_length"])
-
-    def seen(self, failure: Failure, detail: str = "") -> Observation:
-        """How this connection ends."""
-        alert = _ALERT.search(self.trouble)
-        return Observation(
-            stage=Stage.LINK if self.accepted else Stage.MQTT,
-            failure=Failure.ALERT if alert else failure,
-            server=str(self.route.server),
-            proxy=str(self.route.proxy or ""),
-            carrier=self.route.carrier,
-            alert=alert[1] if alert else "",
-            detail=detail,
-        )
+    def frame(self, frame: bytes) -> None: ...
 
 
 class Link:
@@ -127,20 +59,17 @@ class Link:
         self, device: str, events: Events, next_frame: Source = lambda turn, most: None
     ) -> None:
         self._device = device
-        self._up_stream = topics.up_stream(device)
         self._events = events
-        self._next_frame = next_frame
         self._loop = asyncio.get_running_loop()
         self._client: Client | None = None
         self._dialling: Dial | None = None
         self._tokens: dict[int, Token] = {}
-        self._streaming = False
-        self._pacer = Pacer()
-        self._reading = False  # inside paho, which calls back
+        self._outflow = Outflow(next_frame, self._loop.time())
+        self._timer: asyncio.TimerHandle | None = None  # the cap lets more leave
+        self._reading = False  # what becomes ready meanwhile is written afterwards
         self._writing = False
-        self._frames_due = False
+        self._due = False
         self._pings: deque[bool] = deque()  # unanswered, oldest first; true: the core's own
-        self._valve = Valve(self._loop, self._send, self.frames_ready)
 
     # --- what the core asks for ------------------------------------------------------------------
 
@@ -165,9 +94,9 @@ class Link:
         if self._dialling is not None:
             self._dialling.abandon()
         client, self._client = self._client, None
-        self._streaming = False
         self._tokens.clear()
-        self._valve.clear()
+        self._outflow.begin()
+        self._stop_timer()
         if client is not None:
             # Later, as this may be called from inside one of paho's callbacks.
             self._loop.call_soon(client.drop)
@@ -179,7 +108,8 @@ class Link:
             client.disconnect()
             deadline = self._loop.time() + timeout_s
             while client.socket() is not None and self._loop.time() < deadline:
-                client.loop_write()
+                with contextlib.suppress(OSError):
+                    client.write()
                 await asyncio.sleep(0.01)
         if client is not None:
             client.drop()
@@ -195,56 +125,57 @@ class Link:
     ) -> None:
         """At QoS 1 with a token, which `acknowledged` gives back; at QoS 0 without.
 
-        With `may_wait` it leaves once the site's cap lets it, behind those that wait already.
+        With `may_wait` it leaves once path and cap let it, behind those that wait already.
         """
         if self._client is None:
             return
         if may_wait:
-            self._valve.offer(topic, payload, token)
+            self._outflow.offer(Message(topic, payload, token))
+            self.frames_ready()
         else:
-            self._send(topic, payload, token)
+            self._outflow.spent(self._loop.time(), len(payload))
+            self._send(self._client, topic, payload, token)
 
-    def _send(self, topic: str, payload: bytes, token: Token | None) -> None:
-        client = self._client
-        if client is None:
-            return
+    def _send(self, client: Client, topic: str, payload: bytes, token: Token | None) -> None:
         info = client.publish(topic, payload, qos=0 if token is None else 1)
-        self._valve.spent(len(payload))
         if token is not None:
             self._tokens[info.mid] = token
 
     def cap(self, rate: int | None) -> None:
         """Send at most so many bytes a second from now on; None lifts the cap."""
-        self._valve.set(rate)
+        self._outflow.set_cap(rate, self._loop.time())
+        self._stop_timer()
+        self.frames_ready()
 
     @property
     def spare(self) -> bool:
         """Whether the cap leaves room for what nobody misses."""
-        return self._valve.turn is Turn.BULK
+        return self._outflow.spare(self._loop.time())
 
     def ping(self) -> None:
         if self._client is not None:
             self._mark(self._client, own=True)
+            self.frames_ready()
 
     def _mark(self, client: Client, *, own: bool = False) -> None:
         self._pings.append(own)
-        self._pacer.marked(self._loop.time())
-        client.ping()
+        self._outflow.pacer.marked(self._loop.time())
+        client.lane.ping()
 
     def stream(self, on: bool) -> None:
         """Whether frames may be pulled: only once the portal knows us."""
-        if on and not self._streaming and self._client is not None:
+        if on and not self._outflow.streaming and self._client is not None:
             self._mark(self._client)  # the round trip, before anything waits on the way
-        self._streaming = on
+        self._outflow.streaming = on
         self.frames_ready()
 
     def frames_ready(self) -> None:
-        """The source has a frame, or had none before and may have one now."""
+        """Something may leave that could not, or was not there: frames, messages, a ping."""
         client = self._client
-        if client is None or not self._streaming or self._writing or client.want_write():
+        if client is None or self._writing or client.watched:
             return
-        if self._reading:  # paho must not write from inside its callbacks
-            self._frames_due = True
+        if self._reading:  # once for everything that came
+            self._due = True
         else:
             self._write(client)
 
@@ -260,11 +191,10 @@ class Link:
             reason = words.tell(classify(seen)) if seen is not None else ""
             self._events.lost(reason, seen)
             return
-        client = Client(self._device, dial.route, ready, self._pong)
+        client = Client(self._device, dial.route, Lane(ready, self._device))
         self._client = client
-        self._pacer = Pacer()
+        self._outflow.begin()
         self._pings.clear()
-        client.on_log = client.on_trouble
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
@@ -273,10 +203,8 @@ class Link:
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_register_write
-        client.on_socket_unregister_write = self._on_unregister_write
         self._events.dialled()
-        server = dial.route.server
-        client.connect(server.host, server.port, keepalive=KEEPALIVE_S)
+        client.begin()
 
     def _is_ours(self, client: Any) -> bool:
         return client is self._client
@@ -286,16 +214,13 @@ class Link:
     def _on_socket_open(self, client: Any, _data: Any, sock: Any) -> None:
         self._loop.add_reader(sock.fileno(), self._readable, client)
 
-    def _on_socket_close(self, _client: Any, _data: Any, sock: Any) -> None:
+    def _on_socket_close(self, client: Any, _data: Any, sock: Any) -> None:
         self._loop.remove_reader(sock.fileno())
+        self._watch(client, False)
 
-    def _on_register_write(self, client: Any, _data: Any, sock: Any) -> None:
+    def _on_register_write(self, client: Any, _data: Any, _sock: Any) -> None:
         if not self._writing:  # else `_write` looks itself, once, when it is through
-            self._loop.add_writer(sock.fileno(), self._writable, client)
-
-    def _on_unregister_write(self, _client: Any, _data: Any, sock: Any) -> None:
-        if not self._writing:
-            self._loop.remove_writer(sock.fileno())
+            self._watch(client, True)
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
         if not self._is_ours(client):
@@ -317,8 +242,7 @@ class Link:
 
     def _on_disconnect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
         if self._is_ours(client):
-            seen = client.seen(Failure.CUT, client.trouble or str(code))
-            self._lost(words.tell(classify(seen)), seen)
+            self._cut(client, client.trouble or str(code))
 
     def _on_publish(self, client: Any, _data: Any, mid: int, _code: Any, _p: Any) -> None:
         # At QoS 0 this says that the packet was written, and there is no token.
@@ -332,16 +256,20 @@ class Link:
     def _pong(self) -> None:
         if not self._pings:
             return  # nobody asked
-        self._pacer.answered(self._loop.time())
+        self._outflow.pacer.answered(self._loop.time())
         if self._pings.popleft():
             self._events.pong()
         self.frames_ready()
+
+    def _cut(self, client: Client, detail: str) -> None:
+        seen = client.seen(Failure.CUT, detail)
+        self._lost(words.tell(classify(seen)), seen)
 
     def _lost(self, reason: str, seen: Observation | None = None) -> None:
         self.hang_up()
         self._events.lost(reason, seen)
 
-    # --- the socket ------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     def _readable(self, client: Client) -> None:
         if client is not self._client:
@@ -349,79 +277,116 @@ class Link:
         self._events.heard()
         self._reading = True
         try:
+            client.lane.fill()
             self._read(client)
-        finally:
-            self._reading = False
-        if self._frames_due:
-            self._frames_due = False
-            self.frames_ready()
-
-    def _read(self, client: Client) -> None:
-        try:
-            for _each in range(READS):
-                client.loop_read()
-                if client is not self._client:
-                    return
-                if client.arriving > MAX_PACKET:
-                    self._lost(_("the server sent a packet that is too large"))
-                    return
-                # What TLS has decrypted already wakes no selector.
-                if not client.socket().pending():  # type: ignore[union-attr]
-                    return
-            self._loop.call_soon(self._readable, client)
+        except TooLarge:
+            self._lost(_("the server sent a packet that is too large"))
+        except OSError as error:
+            self._broken(client, error)
         except Exception as error:
             # paho would meet the same packet again: this connection is of no more use.
             log.exception("reading from the link failed")
             self._lost(type(error).__name__)
+        finally:
+            self._reading = False
+        if self._due:
+            self._due = False
+            self.frames_ready()
+
+    def _read(self, client: Client) -> None:
+        lane, events = client.lane, self._events
+        for _each in range(READS):
+            found = lane.next()
+            if found is None:
+                return
+            if found is Next.OTHER:
+                client.loop_read()
+            elif found is Next.PONG:
+                self._pong()
+            else:
+                events.frame(found)
+            if client is not self._client:
+                return
+        self._loop.call_soon(self._readable, client)
+
+    def _broken(self, client: Client, error: OSError) -> None:
+        client.trouble = str(error)
+        if client is self._client:
+            self._cut(client, client.trouble)
+
+    # --- writing ---------------------------------------------------------------------------------
 
     def _writable(self, client: Client) -> None:
-        if client is not self._client:
-            if (sock := client.socket()) is not None:
-                self._loop.remove_writer(sock.fileno())
-            return
-        self._write(client)
+        if client is self._client:
+            self._write(client)
+        else:
+            self._watch(client, False)
 
     def _write(self, client: Client) -> None:
-        """What is queued, then frames, until the socket is full or there are no more.
+        """What waits, then frames and messages, until the socket is full or there are no more.
 
         At once rather than when the selector says so, which costs a turn of the loop and two calls
         of the kernel for each frame.
         """
         self._writing = True
         try:
-            client.loop_write()
-            for _each in range(FRAMES):
-                if client is not self._client or client.want_write() or not self._pull(client):
+            for _each in range(PIECES):
+                if not client.write() or client is not self._client:
                     break
-                client.loop_write()
+                if not self._fill(client):
+                    client.write()
+                    break
             else:
                 # The socket took all of it: with nothing queued, no event would bring us back here.
                 self._loop.call_soon(self._writable, client)
+        except OSError as error:
+            self._broken(client, error)
         except Exception as error:
             log.exception("writing to the link failed")
             self._lost(type(error).__name__)
         finally:
             self._writing = False
-        sock = client.socket()
-        if sock is not None and client is self._client:
-            if client.want_write():
-                self._loop.add_writer(sock.fileno(), self._writable, client)
-            else:
-                self._loop.remove_writer(sock.fileno())
+        if client is self._client:
+            self._watch(client, client.busy)
 
-    def _pull(self, client: Client) -> bool:
-        if not self._streaming:
-            return False
-        pacer = self._pacer
-        turn = min(pacer.turn, self._valve.turn)
-        frame = self._next_frame(turn, min(pacer.frame, self._valve.frame))
-        if frame is None:
-            if turn < pacer.turn:  # something may wait for the cap
-                self._valve.later()
-            return False
-        client.publish(self._up_stream, frame, qos=0)
-        self._valve.spent(len(frame))
-        pacer.sent(self._loop.time(), len(frame))
-        if pacer.mark_due:
-            self._mark(client)
+    def _fill(self, client: Client) -> bool:
+        """Put frames that may leave into the lane, a piece of them, or one message into paho's
+        queue. Whether there may be more."""
+        outflow, now, size = self._outflow, self._loop.time(), 0
+        while size < PIECE:
+            if outflow.pacer.mark_due:
+                self._mark(client)
+            found = outflow.next(now)
+            if found is None:
+                self._look_again_in(outflow.wait(now))
+                return False
+            if isinstance(found, Message):
+                self._send(client, found.topic, found.payload, found.token)
+                return True
+            client.lane.put(found)
+            size += len(found)
         return True
+
+    def _watch(self, client: Client, wanted: bool) -> None:
+        """Whether the loop is to say when the socket can be written."""
+        if wanted is client.watched:
+            return
+        client.watched = wanted
+        if wanted:
+            self._loop.add_writer(client.lane.fileno(), self._writable, client)
+        else:
+            self._loop.remove_writer(client.lane.fileno())
+
+    def _look_again_in(self, wait_s: float) -> None:
+        """The cap holds something back until then; 0: it does not."""
+        if wait_s and self._timer is None:
+            self._timer = self._loop.call_later(wait_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.frames_ready()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

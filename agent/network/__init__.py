@@ -11,5 +11,4 @@ findings   what was observed, and what is wrong: pure
 words      findings in plain words with their remedy, English and French
 keepalive  pings closer together where silence gets cut; pure
 pace       the bandwidth cap as a token bucket; pure
-valve      the same on the loop: what waits until it may leave
 """

@@ -523,11 +523,12 @@ def test_poison_is_reported_by_digest_and_stops_nothing(
     assert bench.welcome()  # the next message is read
 
 
-def test_stream_frames_go_their_own_way() -> None:
+def test_what_the_lane_did_not_take_for_a_frame_is_none() -> None:
     bench = Bench()
     bench.online()
-    effects = bench.core.received(bench.now, topics.down_stream(DEVICE), b"\x00frame")
-    assert effects == [fx.DeliverFrame(b"\x00frame")]
+    [effect] = bench.core.received(bench.now, topics.down_stream(DEVICE), bytes(100_000))
+    assert isinstance(effect, fx.Unreadable)
+    assert (effect.type, effect.reason) == ("s", "frame")
 
 
 def test_the_live_rate_is_a_lease() -> None:

@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent import core, posix
+from agent import core, drivers, posix
 from agent.runtime import Agent
+from agent.sampling import BATCH
 from agent.wire import topics
-from agent.wire.messages import Cancel, Heartbeat
+from agent.wire.messages import Cancel, Heartbeat, Sample, Telemetry
 from agent.wire.pacer import Turn
 from broker.lanes import Delivery
 from tests.agent.support import DEVICE, Portal, StubDriver, enrolled, portal
-from tests.relay import Relay, Weather
+from tests.relay import CLEAR, Relay, Weather
 from tests.tls import Authority
 
 AUTHORITY = Authority()
@@ -102,6 +103,19 @@ async def saturate(agent: Agent, served: Watcher, source: Source, for_s: float) 
     source.bulk = False
 
 
+async def backlog(agent: Agent, count: int) -> None:
+    """What an injector says in so many minutes, in its outbox."""
+    sample = Sample(
+        at=agent.clock.wall_ms(),
+        uptime_ms=agent.clock.uptime_ms(),
+        state=agent.driver.state,
+        values=drivers.load(agent.state_dir).values(),
+    )
+    for _ in range(count - 1):
+        agent.emit(Telemetry, samples=[sample] * BATCH)
+    await agent.emit(Telemetry, samples=[sample] * BATCH)
+
+
 async def test_a_heartbeat_is_never_two_seconds_late_at_64_kbit(tmp_path: Path) -> None:
     weather = Weather(rate=KBIT_64, delay_s=0.02)
     async with running(tmp_path, weather) as (agent, served, source, _relay):
@@ -112,6 +126,31 @@ async def test_a_heartbeat_is_never_two_seconds_late_at_64_kbit(tmp_path: Path) 
         assert len(served.echo_s) > 20
         assert served.bulk_bytes > 0.5 * 8 * KBIT_64  # and the link is used
         assert served.connects == 1
+
+
+async def test_a_backlog_keeps_no_heartbeat_waiting_at_64_kbit(tmp_path: Path) -> None:
+    """What a day without a link has left is two minutes of this line."""
+    weather = Weather(rate=KBIT_64, delay_s=0.02)
+    async with running(tmp_path, weather) as (agent, served, source, relay):
+        relay.refuse()
+        await served.until(lambda: not agent.online)
+        await backlog(agent, 250)
+        served.late_s.clear()
+        relay.restore()
+        await served.until(lambda: len(served.of(Telemetry)) > 1, 60)
+        connects, carried = served.connects, relay.passed[0]
+        await saturate(agent, served, source, 10)
+        assert agent.outbox.depth > 100  # it still drains
+        assert len(served.of(Telemetry)) > 5
+        assert len(served.late_s) > 15
+        assert max(served.late_s) < LATE_S
+        assert max(served.echo_s) < LATE_S
+        assert relay.passed[0] - carried > 0.7 * 10 * KBIT_64  # and the link is used
+        assert served.connects == connects
+        relay.weather = CLEAR
+        await served.until(lambda: agent.outbox.depth == 0, 60)
+    numbers = [message.seq for message in served.decided]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 async def test_a_request_does_not_wait_behind_bulk_on_its_way_down(tmp_path: Path) -> None:
