@@ -12,7 +12,9 @@ the best of what was delivered between marks in the last seconds; the round trip
 seen. Where less was allowed than the path takes, goodput comes out as allowed / round trip, so that
 the next allowance is larger by a factor of 1 + TARGET_S / round trip: it grows by itself, and stops
 growing where the path is full and what waits in it is TARGET_S long. At the least allowed, a round
-trip that is still long is the path's own: it has become longer.
+trip that is still long is the path's own: it has become longer. An answer that took less time than
+its bytes took to be sent says how much there was to send, and not what the path takes: then what is
+allowed only goes back towards FIRST.
 
 Frames are cut so that four of them are on the way. Interactive streams may have twice what bulk
 may: so there is always room for them beside it. Control is not held back.
@@ -102,6 +104,11 @@ class Pacer:
         if took < self.round_trip or (self.allowed <= LEAST and took > self.round_trip + TARGET_S):
             self.round_trip = took
         if mark.sent == mark.delivered:
+            return
+        if mark.at - mark.delivered_at > took:
+            # There was not always something to send, so it says little. What nothing has shown for
+            # a while may not hold any more, either.
+            self.allowed = max(min(self.allowed, FIRST), self.allowed / 2)
             return
         rate = (mark.sent - mark.delivered) / max(now - mark.delivered_at, 1e-6)
         self._rates.append((now, rate))

@@ -75,6 +75,7 @@ async def running(
         Relay(served.gate.port) as relay,
     ):
         assert isinstance(served, Watcher)
+        relay.weather = weather
         agent = Agent(
             enrolled(folder / "state", AUTHORITY, relay.port),
             driver=StubDriver(),
@@ -82,8 +83,7 @@ async def running(
             timing=core.Timing(heartbeat=0.5, ping=1.0),
         )
         task = asyncio.create_task(agent.run())
-        await served.until(lambda: served.late_s)
-        relay.weather = weather
+        await served.until(lambda: served.late_s, 30)
         await asyncio.sleep(1)
         try:
             yield agent, served, source, relay
