@@ -16,7 +16,8 @@ the database behind the portal may be slow, and a reconnect would make that wors
 What does end a connection is silence. A ping goes out every 10 s; when nothing at all was heard for
 14.5 s, or that ping's answer is as late though other things come in, the link is dead (R-CON-4).
 The back-off has full jitter and a cap of 20 s, and grows until a connection has lasted, so that a
-thousand injectors do not come back in step.
+thousand injectors do not come back in step. Several servers share the cap: each is called as often
+as if it were the only one, and the next is reached within 15 s whatever went before (R-CON-5).
 
 A message that came down and cannot be read is reported and forgotten: it must not stop the next.
 """
@@ -349,7 +350,8 @@ class Core:
             self.keepalive.ended((self._ping_sent or now) - self.since, self._quiet())
         if hang_up:
             self._effects.append(effects.Hangup(reason, late))
-        ceiling = min(self._t.back_off_cap, self._t.back_off * 2 ** min(self._failures, 16))
+        most = self._t.back_off_cap / self._servers
+        ceiling = min(most, self._t.back_off * 2 ** min(self._failures, 16))
         self._failures += 1
         self.server = (self.server + 1) % self._servers
         self.rtt_ms = None

@@ -141,6 +141,21 @@ def test_the_back_off_has_full_jitter_and_a_cap() -> None:
     assert 8 < sum(waits) / len(waits) < 12
 
 
+def test_the_next_access_server_is_reached_within_15_seconds_whatever_went_before() -> None:
+    """R-CON-5: two servers fail in turns, over and over; neither is called more often for that."""
+    waits = []
+    for seed in range(300):
+        bench = Bench(servers=2, seed=seed)
+        bench.do(bench.core.start(bench.now))
+        for _failure in range(12):
+            bench.do(bench.core.lost(bench.now, "reset"))
+            wait = (bench.core.next_deadline() or 0) - bench.now
+            bench.run(bench.now + wait)
+        waits.append(wait)
+    assert 9 < max(waits) <= 10  # and five for the connection itself
+    assert min(waits) < 1
+
+
 def test_a_connection_that_lasted_resets_the_back_off() -> None:
     bench = Bench()
     bench.do(bench.core.start(bench.now))

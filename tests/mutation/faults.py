@@ -149,6 +149,16 @@ TABLE = (
         ("tests/agent/test_audit.py::test_the_servers_heads_are_kept_and_two_histories_are_found",),
     ),
     Mutation(
+        "the next access server is not long in coming",
+        "agent/core.py",
+        "most = self._t.back_off_cap / self._servers",
+        "most = self._t.back_off_cap",
+        (
+            "tests/agent/test_core.py"
+            "::test_the_next_access_server_is_reached_within_15_seconds_whatever_went_before",
+        ),
+    ),
+    Mutation(
         "a failure leads on to the next access server",
         "agent/core.py",
         "self.server = (self.server + 1) % self._servers",
