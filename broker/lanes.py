@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from agent.wire.topics import STREAM, Topic
 from broker import packets
 from broker.congestion import line
@@ -48,8 +50,7 @@ def _nothing() -> None:
     """QoS 0 has no acknowledgement."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):  # made in C, for every message
     """One message from a device. `ack()` on the event loop, once it is decided; idempotent."""
 
     device: str

@@ -41,8 +41,7 @@ def read_key(payload: bytes) -> Key | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """A decision made before, or earlier in this batch."""
 
     digest: str
@@ -64,8 +63,7 @@ class _Asked:
     greeted: bool = False
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """An item with what was found out about it before deciding."""
 
     item: Item

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 
 def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):  # made in C, for every message
     """One message from a device. `ack` belongs on the event loop."""
 
     device: str
