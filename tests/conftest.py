@@ -244,12 +244,14 @@ def api() -> Callable[["User"], "APIClient"]:
 
 @pytest.fixture
 def browser() -> Callable[["User"], "Client"]:
-    """browser(user): a client of the pages, signed in."""
+    """browser(user): a client of the pages, signed in just now with a second factor."""
     from django.test import Client
+
+    from tests.mfa import open_session
 
     def make(user: "User") -> "Client":
         client = Client()
-        client.force_login(user, backend="fleet.accounts.backends.ThrottledBackend")
+        open_session(client, user)
         return client
 
     return make

@@ -22,7 +22,7 @@ def test_demo_json_keeps_its_contract(demo: Demo) -> None:
     assert set(info) == {"url", "users", "devices", "cli", "profile"}
     assert info["url"] == f"http://localhost:{demo.http}"
     for user in info["users"]:
-        assert set(user) == {"username", "password", "role", "organisation", "token"}
+        assert set(user) == {"username", "password", "role", "organisation", "token", "totp"}
     roles = Counter(user["role"] for user in info["users"])
     assert roles == {"specialist": 2, "administrator": 1, "hospital": 2}
     hospitals = {u["organisation"] for u in info["users"] if u["role"] == "hospital"}

@@ -34,6 +34,7 @@ from fleet.telemetry.models import Condition, Event
 from tests.broker import raw
 from tests.broker.raw import Raw
 from tests.fleet.mqtt.test_server import in_thread, trusting, until
+from tests.mfa import open_session
 from tests.scale import scaled
 from tests.test_refusals import Make
 from tests.test_refusals import make as make
@@ -235,7 +236,7 @@ async def test_switched_off_at_the_panel_it_stays_off(
 
     def look() -> str:
         client = Client()
-        client.force_login(member, backend="fleet.accounts.backends.ThrottledBackend")
+        open_session(client, member)
         return client.get(f"/devices/{device.pk}/").content.decode()
 
     page = await in_thread(look)

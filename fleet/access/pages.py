@@ -18,6 +18,7 @@ from fleet.access.forms import RequestForm
 from fleet.access.models import Session
 from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import Action, everywhere, restrict
+from fleet.accounts.recent import confirmed
 from fleet.core import clock
 from fleet.core.errors import Conflict, Invalid
 from fleet.inventory.models import Device
@@ -38,6 +39,7 @@ _STEPS: list[tuple[str | Promise, frozenset[SessionState]]] = [
 
 @page
 @require_http_methods(["GET", "POST"])
+@confirmed
 def request_access(request: HttpRequest, device: str) -> HttpResponse:
     user = person(request)
     rows = Device.objects.select_related("site", "product_line", "organisation")

@@ -24,11 +24,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError
 from django.db.models import F
-from django.http import HttpRequest
 
 from agent.wire.catalogue import SessionState
 from fleet.access import selectors
@@ -36,6 +34,7 @@ from fleet.access.hub import Channel, Client, FrameRefusedError, Hub
 from fleet.access.hub import hub as the_hub
 from fleet.access.models import Session
 from fleet.accounts.authentication import bearer
+from fleet.accounts.doors import person_of
 from fleet.accounts.models import User
 from fleet.accounts.permissions import Action, allowed
 from fleet.accounts.selectors import live_token
@@ -257,10 +256,7 @@ def _user(shown: Pass) -> User | None:
     # A browser sends the cookie with whatever page asks: only our own pages may (CSRF).
     if shown.origin not in settings.PATENCY_ORIGINS:
         raise DoorClosedError(4403)
-    request = HttpRequest()
-    request.session = SessionStore(shown.cookie)
-    user = get_user(request)
-    return user if isinstance(user, User) and user.is_active else None
+    return person_of(SessionStore(shown.cookie))
 
 
 def _shown(scope: Mapping[str, Any]) -> Pass:

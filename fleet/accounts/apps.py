@@ -6,4 +6,6 @@ class AccountsConfig(AppConfig):
     label = "accounts"
 
     def ready(self) -> None:
-        from fleet.accounts import schema  # noqa: F401  (registers itself with drf-spectacular)
+        from fleet.accounts import events, schema  # noqa: F401  (schema registers itself)
+
+        events.connect()

@@ -117,6 +117,7 @@ class SignInFailure(models.Model):
 
     username = models.CharField(max_length=64)
     address = models.CharField(max_length=64)
+    kind = models.CharField(max_length=16, default="password")  # services.Guess
     at = models.DateTimeField(db_index=True)
 
     class Meta:

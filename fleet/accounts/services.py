@@ -4,6 +4,7 @@ import base64
 import hashlib
 import secrets
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from django.db import transaction
 from django.utils.translation import gettext as _
@@ -24,6 +25,21 @@ FAILURE_WINDOW = timedelta(minutes=15)
 MAX_FAILURES_PAIR = 5
 MAX_FAILURES_USERNAME = 20
 MAX_FAILURES_ADDRESS = 50
+
+
+class Guess(StrEnum):
+    """What can be guessed; each is counted by itself, so that no code unlocks a password."""
+
+    PASSWORD = "password"  # noqa: S105
+    CODE = "code"  # of the second factor
+    DEVICE = "device"  # the short code of a command line that waits
+
+
+_REASONS = {
+    Guess.PASSWORD: "wrong_password",
+    Guess.CODE: "wrong_code",
+    Guess.DEVICE: "wrong_device_code",
+}
 
 
 def issue_token(user: User, name: str, life: timedelta, *, now: datetime | None = None) -> str:
@@ -75,9 +91,11 @@ def add_key(user: User, public_key: bytes, *, now: datetime | None = None) -> Sp
     return key
 
 
-def check_sign_in_rate(*, username: str, address: str, now: datetime) -> None:
+def check_sign_in_rate(
+    *, username: str, address: str, now: datetime, kind: Guess = Guess.PASSWORD
+) -> None:
     """Raises TooMany when there were too many failures lately."""
-    recent = SignInFailure.objects.filter(at__gt=now - FAILURE_WINDOW)
+    recent = SignInFailure.objects.filter(at__gt=now - FAILURE_WINDOW, kind=kind.value)
     by_name = recent.filter(username=username[:64])
     if (
         by_name.filter(address=address).count() >= MAX_FAILURES_PAIR
@@ -87,21 +105,25 @@ def check_sign_in_rate(*, username: str, address: str, now: datetime) -> None:
         raise TooMany(_("Too many failed sign-ins. Wait 15 minutes, then try again."))
 
 
-def record_sign_in_failure(*, username: str, address: str, now: datetime) -> None:
+def record_sign_in_failure(
+    *, username: str, address: str, now: datetime, kind: Guess = Guess.PASSWORD
+) -> None:
     """Count it; a known person's goes into the audit of their organisation, and so does the lock
     that follows. While sign-in is locked nothing is counted, and so nothing recorded (THREATS)."""
     with transaction.atomic():
         SignInFailure.objects.filter(at__lte=now - FAILURE_WINDOW).delete()
-        SignInFailure.objects.create(username=username[:64], address=address[:64], at=now)
+        SignInFailure.objects.create(
+            username=username[:64], address=address[:64], at=now, kind=kind.value
+        )
         user = User.objects.select_related("organisation").filter(username=username).first()
         if user is not None:
-            _audit_failure(user, address[:64], now)
+            _audit_failure(user, address[:64], now, kind)
 
 
-def _audit_failure(user: User, address: str, now: datetime) -> None:
-    reason = "wrong_password" if user.is_active else "account_closed"
+def _audit_failure(user: User, address: str, now: datetime, kind: Guess) -> None:
+    reason = _REASONS[kind] if user.is_active else "account_closed"
     _record(user, "account:sign_in", reason, now)
-    failures = SignInFailure.objects.filter(username=user.username)
+    failures = SignInFailure.objects.filter(username=user.username, kind=kind.value)
     if (
         failures.filter(address=address).count() == MAX_FAILURES_PAIR
         or failures.count() == MAX_FAILURES_USERNAME
@@ -115,5 +137,7 @@ def _record(user: User, action: str, reason: str, now: datetime) -> None:
     )
 
 
-def forget_sign_in_failures(*, username: str, address: str) -> None:
-    SignInFailure.objects.filter(username=username[:64], address=address[:64]).delete()
+def forget_sign_in_failures(*, username: str, address: str, kind: Guess = Guess.PASSWORD) -> None:
+    SignInFailure.objects.filter(
+        username=username[:64], address=address[:64], kind=kind.value
+    ).delete()

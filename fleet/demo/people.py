@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management import call_command
 
+from fleet.accounts import factors
 from fleet.accounts import services as accounts
 from fleet.accounts.models import Organisation, Role, User
 from fleet.accounts.selectors import live_token
@@ -70,6 +71,8 @@ def people(plan: Plan, earlier: dict[str, str]) -> list[Person]:
                 role=wanted.role.value,
                 language=wanted.language,
             )
+        if wanted.totp is not None and not factors.has(user):
+            factors.set_up_totp(user, wanted.totp)
         found.append(Person(user, wanted, _token(user, earlier.get(user.username))))
     return found
 

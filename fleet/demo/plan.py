@@ -24,7 +24,8 @@ class OrganisationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UserPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`profile`: the folder of a specialist's command line, under the data directory."""
+    """`profile`: the folder of a specialist's command line, under the data directory. `totp`: the
+    secret of the authenticator app, base32, of those who need a second factor."""
 
     username: str
     first_name: str
@@ -33,6 +34,7 @@ class UserPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     organisation: str
     language: Language
     profile: str | None = None
+    totp: str | None = None
 
 
 class DevicePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

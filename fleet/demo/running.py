@@ -232,6 +232,7 @@ class Demo:
             "role": person.user.role,
             "organisation": person.user.organisation.name,
             "token": person.token,
+            "totp": person.plan.totp,
         }
 
     def _device(self, injector: Injector, row: Device) -> dict[str, Any]:

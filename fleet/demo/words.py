@@ -22,13 +22,14 @@ def starting(data: Path) -> str:
 def welcome(
     *, url: str, plan: Plan, everybody: list[Person], injectors: list[Injector], data: Path
 ) -> str:
+    manage = f"{_typed(command('python'))} manage.py"
     agent, patency = _typed(command("patency-agent")), _typed(command("patency"))
     shown = injectors[1]
     state, serial = _typed(shown.state_dir), shown.plan.serial
     profile = f"PATENCY_PROFILE={_typed(data / plan.profile)}"
     users = "\n".join(
         f"    {person.user.username:14} {_ROLES[Role(person.user.role)]}, "
-        f"{person.user.organisation.name}"
+        f"{person.user.organisation.name}{' (code)' if person.plan.totp else ''}"
         for person in everybody
     )
     return f"""
@@ -37,6 +38,8 @@ Twelve simulated injectors of three product lines are on line, in two hospitals.
   Open      {url}
   Sign in   with the password {plan.password}, as
 {users}
+            Those of the vendor are asked for six digits as well. Their telephones are here:
+              {manage} code
 
   Three things to try
     1. Watch an injector, then break it. Open {serial} in the browser, then type:

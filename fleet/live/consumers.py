@@ -10,6 +10,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from fleet.accounts.doors import person_of
 from fleet.accounts.models import User
 from fleet.live import door
 from fleet.live.groups import Group, Kind, parse
@@ -59,7 +60,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
     async def connect(self) -> None:
         await self.accept()  # first, so that the page learns a close code
-        user = await database_sync_to_async(door.still_signed_in)(self.scope["session"])
+        user = await database_sync_to_async(person_of)(self.scope["session"])
         if user is None:
             await self.close(SIGNED_OUT)
             return
@@ -147,7 +148,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
     async def _recheck(self) -> None:
         """Rights end while pages stay open: ask again for the person and for each group."""
-        user = await database_sync_to_async(door.still_signed_in)(self.scope["session"])
+        user = await database_sync_to_async(person_of)(self.scope["session"])
         if user is None:
             await self.close(SIGNED_OUT)
             return

@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
@@ -31,6 +33,7 @@ from fleet.jobs.models import Execution
 from fleet.servers.models import AccessServer
 from fleet.telemetry.models import Condition, Event, Sample
 from tests.fleet.routes import ROUTES, Kind, fill, walk
+from tests.mfa import open_session
 
 METHODS = ("get", "post", "put", "patch", "delete")
 
@@ -72,7 +75,15 @@ def world(device: Device, other_device: Device, owner: User) -> World:
         name="east", host="east.example.org", address="192.0.2.7", place="Halifax", region="ca",
         link="10.77.0.1:8883", listed_on=now.date(), created_at=now,
     )  # fmt: skip
+    passkey = Authenticator.objects.create(
+        pk=987_654_322, user=owner, type="webauthn", data={"name": "key of the owner"}
+    )
+    signed_in = UserSession.objects.create(
+        pk=987_654_323, user=owner, ip="192.0.2.99", session_key="k" * 32, user_agent="Firefox"
+    )
     ids = {
+        "passkey": str(passkey.pk),
+        "sign_in": str(signed_in.pk),
         "token": str(token.pk),
         "device": device.pk,
         "session": session.pk,
@@ -88,6 +99,7 @@ def world(device: Device, other_device: Device, owner: User) -> World:
     marks = (
         device.pk, device.serial, "A-1", "CT 2", "Main", "North Hospital", session.pk, job.pk,
         execution.pk, "TICKET-77", "secret note", server.link,
+        signed_in.ip, "key of the owner",
     )  # fmt: skip
     return World(ids, none, marks)
 
@@ -239,7 +251,7 @@ def _cookie(user: User | None) -> list[tuple[bytes, bytes]]:
     headers = [(b"origin", ORIGIN.encode()), (b"host", b"localhost:8000")]
     if user is not None:
         client = Client()
-        client.force_login(user, backend="fleet.accounts.backends.ThrottledBackend")
+        open_session(client, user)
         value = client.cookies[settings.SESSION_COOKIE_NAME].value
         headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={value}".encode()))
     return headers

@@ -8,7 +8,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.usersessions.models import UserSession
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
+from django.test import Client
 
 from agent.drivers import ct_dual, ct_multi, mr_dual
 from agent.drivers.base import DriverSettings
@@ -37,6 +42,8 @@ from fleet.jobs.transitions import move
 from fleet.servers.models import AccessServer
 from fleet.telemetry.models import Condition, Event, Sample
 from tests.fleet.access.injector import Injector
+from tests.mfa import give_app, open_session
+from tests.passkeys import Passkey
 
 PASSWORD = "correct horse battery"
 CLIENT_KEY = bytes(range(1, 33))
@@ -79,6 +86,7 @@ class Seed:
 
     def make(self) -> None:
         self._people()
+        self._factors()
         self._inventory()
         for serial in ("CEN-20418", "STE-88120", "MRX-01190"):
             self._measure(self.devices[serial])
@@ -112,6 +120,40 @@ class Seed:
         self._key = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
         add_key(specialist, self._key.public_key().public_bytes_raw(), now=self.now)
         issue_token(specialist, "laptop", timedelta(days=90), now=self.now - timedelta(days=3))
+
+    def _factors(self) -> None:
+        """Everybody of the vendor has an authenticator app, but one who is new."""
+        for username in ("mdubois", "admin"):
+            give_app(self.users[username])
+        specialist = self.users["mdubois"]
+        credential = Passkey("http://localhost").make(
+            {"challenge": "AAAA", "user": {"id": "AA"}, "rp": {"id": "localhost"}}
+        )
+        Authenticator.objects.create(
+            user=specialist, type="webauthn", last_used_at=self.now,
+            data={"name": "YubiKey 5", "credential": credential},
+        )  # fmt: skip
+        RecoveryCodes.activate(specialist)
+
+    def sign_in(self, username: str) -> str:
+        """A session of theirs, as the cookie's value; of “half-way” the code is still to come."""
+        client = Client(
+            headers={
+                "user-agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 Safari/537.36",
+                "host": "localhost",
+            }
+        )
+        if username == "half-way":
+            client.post("/sign-in/", {"username": "mdubois", "password": PASSWORD})
+            return client.cookies[settings.SESSION_COOKIE_NAME].value
+        user = self.users[username]
+        open_session(client, user, factor=username != "tokafor")
+        key = client.cookies[settings.SESSION_COOKIE_NAME].value
+        UserSession.objects.create(
+            user=user, ip="192.0.2.41", session_key=key,
+            user_agent="Mozilla/5.0 (Windows NT 10.0) Firefox/140.0",
+        )  # fmt: skip
+        return key
 
     def _inventory(self) -> None:
         for code, (name, modality, _driver) in _LINES.items():

@@ -8,6 +8,7 @@ from django.test import Client
 
 from fleet.accounts.models import User
 from tests.conftest import PASSWORD
+from tests.mfa import open_session
 
 
 def test_me(api: Callable[[User], Any], owner: User) -> None:
@@ -30,14 +31,18 @@ def test_a_bad_token_is_401_with_a_remedy(db: None, header: str) -> None:
 
 def test_a_session_writes_only_with_its_csrf_token(owner: User) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(owner, backend="fleet.accounts.backends.ThrottledBackend")
+    open_session(client, owner)
     answer = client.post("/api/v1/access/sessions/", {}, content_type="application/json")
     assert answer.status_code == 403
 
 
-def test_signing_in_with_the_password(client: Client, owner: User) -> None:
+def test_signing_in_with_the_password(client: Client, member: User, owner: User) -> None:
+    assert client.login(username="member", password=PASSWORD)
+    assert client.get("/api/v1/me/").json()["username"] == "member"
+    # Of the vendor's people it is not enough (R-ACC-1).
     assert client.login(username="owner", password=PASSWORD)
-    assert client.get("/api/v1/me/").json()["username"] == "owner"
+    answer = client.get("/api/v1/me/")
+    assert (answer.status_code, answer.json()["error"]) == (403, "second_factor")
 
 
 def test_the_language_is_the_users_unless_the_program_asks(

@@ -125,11 +125,11 @@ def test_a_hunt_over_many_addresses_or_names_is_slowed(owner: User) -> None:
 def test_the_form_says_so(owner: User) -> None:
     request = RequestFactory().post("/", REMOTE_ADDR="10.0.0.1")
     data = {"username": "owner", "password": "wrong"}
-    form = SignInForm(request, data=data)
+    form = SignInForm(data, request=request)
     assert "capital letters" in form.errors["__all__"][0]
     for _ in range(5):
-        SignInForm(request, data=data).is_valid()
-    assert "Wait 15 minutes" in SignInForm(request, data=data).errors["__all__"][0]
+        SignInForm(data, request=request).is_valid()
+    assert "Wait 15 minutes" in SignInForm(data, request=request).errors["__all__"][0]
 
 
 def test_user_names_are_ids_of_the_wire(owner: User) -> None:

@@ -15,23 +15,34 @@ from fleet.audit.models import Entry
 from fleet.core import clock
 from fleet.core.logs import StrangersFilter
 from tests.conftest import PASSWORD
+from tests.mfa import open_session
 
 
-def test_signing_in_and_out(owner: User) -> None:
+def test_signing_in_and_out(member: User) -> None:
     client = Client()
     asked = client.get("/devices/")
     assert asked.headers["Location"] == "/sign-in/?next=/devices/"
-    wrong = client.post("/sign-in/", {"username": "owner", "password": "no"})
+    wrong = client.post("/sign-in/", {"username": "member", "password": "no"})
     assert 'role="alert"' in wrong.content.decode()
-    right = {"username": "owner", "password": PASSWORD, "next": "/devices/"}
+    right = {"username": "member", "password": PASSWORD, "next": "/devices/"}
     assert client.post("/sign-in/", right).headers["Location"] == "/devices/"
     assert client.get("/devices/").status_code == 200
     assert client.post("/sign-out/").headers["Location"] == "/sign-in/"
     assert client.get("/devices/").status_code == 302
 
 
-def test_signing_in_leads_nowhere_else(owner: User) -> None:
-    answers = {"username": "owner", "password": PASSWORD, "next": "https://elsewhere.example/"}
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://elsewhere.example/",
+        "//elsewhere.example/",
+        "/\\elsewhere.example",
+        "now",
+        "x" * 3000,
+    ],
+)
+def test_signing_in_leads_nowhere_else(target: str, member: User) -> None:
+    answers = {"username": "member", "password": PASSWORD, "next": target}
     assert Client().post("/sign-in/", answers).headers["Location"] == "/"
 
 
@@ -138,7 +149,7 @@ def test_a_fault_of_ours_has_a_page(
 
 def test_a_form_without_its_token_is_told_what_to_do(owner: User) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(owner, backend="fleet.accounts.backends.ThrottledBackend")
+    open_session(client, owner)
     response = client.post("/account/tokens/", {"name": "x", "days": "1"})
     assert response.status_code == 403
     text = response.content.decode()

@@ -1,40 +1,24 @@
-"""Signing in and out, and one's own account."""
+"""One's own account: tokens, keys, language."""
 
 from datetime import timedelta
 
 from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils import translation
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from fleet.accounts import own
-from fleet.accounts.forms import SignInForm
 from fleet.accounts.models import Language, User
+from fleet.accounts.pages.entrance import safe_next
+from fleet.accounts.recent import confirmed
 from fleet.core import clock, widgets
 from fleet.core.errors import Invalid
 from fleet.pages.http import page, person, show
-
-_LONGEST = 2000  # characters of an address to go back to
-
-
-class _SignInForm(SignInForm):
-    """The same form in the look of our pages."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        for field in self.fields.values():
-            field.widget.attrs["class"] = "form-control"
-
-
-sign_in = LoginView.as_view(template_name="accounts/sign_in.html", authentication_form=_SignInForm)
-sign_out = LogoutView.as_view()
 
 
 class TokenForm(forms.Form):
@@ -66,6 +50,7 @@ def account(request: HttpRequest) -> HttpResponse:
 
 @page
 @require_POST
+@confirmed
 def token_new(request: HttpRequest) -> HttpResponse:
     """Answers with the page itself: the secret is in this one response and nowhere else."""
     form = TokenForm(request.POST)
@@ -109,13 +94,7 @@ def _account(
 def language(request: HttpRequest) -> HttpResponse:
     """For anybody, signed in or not: a cookie, and the account's language when there is one."""
     chosen = request.POST.get("language", "")
-    target = request.POST.get("next", "")
-    # A path and nothing else: Django would take another word for the name of a view.
-    if not target.startswith("/") or not url_has_allowed_host_and_scheme(
-        target[:_LONGEST], allowed_hosts={request.get_host()}, require_https=request.is_secure()
-    ):
-        target = "/"
-    response = HttpResponseRedirect(target[:_LONGEST])
+    response = HttpResponseRedirect(safe_next(request, "/"))
     if chosen in Language.values:
         response.set_cookie(
             settings.LANGUAGE_COOKIE_NAME,

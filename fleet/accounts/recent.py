@@ -1,0 +1,46 @@
+"""Showing again who one is, before what would hurt most where a screen was left open.
+
+`confirmed` lets a view through when the person signed in, or confirmed it, within the last five
+minutes; else allauth's middleware keeps the form and sends them to the page that asks.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from allauth.account.internal.flows.reauthentication import STATE_SESSION_KEY
+from allauth.core.exceptions import ReauthenticationRequired
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from fleet.accounts import factors
+from fleet.accounts.models import User
+from fleet.core import clock
+
+View = Callable[..., HttpResponseBase]
+
+
+def is_recent(session: SessionBase, user: User) -> bool:
+    """Whether this person showed who they are within REAUTHENTICATION_TIMEOUT."""
+    now = clock.now().timestamp()
+    limit: int = settings.ACCOUNT_REAUTHENTICATION_TIMEOUT
+    ages = [now - record.get("at", 0) for record in factors.records(session, user)]
+    # A record of the future is of a clock that was set back: it proves nothing.
+    return any(-60 <= age < limit for age in ages)
+
+
+def confirmed(view: View) -> View:
+    """For views under `page`. Raises ReauthenticationRequired, which the middleware takes."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        user = request.user
+        if not isinstance(user, User) or not is_recent(request.session, user):
+            # A form that was kept here, and given up, must not be sent by a later confirmation.
+            request.session.pop(STATE_SESSION_KEY, None)
+            raise ReauthenticationRequired
+        return view(request, *args, **kwargs)
+
+    return wrapped
