@@ -201,11 +201,11 @@ class Websocket(asyncio.BufferedProtocol):
         receive = self._owner.receive
         while end - at >= 2:
             kind, size, start = buffer[at], buffer[at + 1], at + 2
-            if size == _LENGTH_16:
+            if size == _LENGTH_16 and kind == _PLAIN:
                 if end - at < 4:
                     break
                 size, start = buffer[at + 2] << 8 | buffer[at + 3], at + 4
-            elif size > _LENGTH_16:  # longer than any frame of ours, or masked
+            elif size >= _LENGTH_16:  # longer than any frame of ours, or masked
                 kind = 0
             stop = start + size
             if kind == _PLAIN and size <= MAX_FRAME:
@@ -213,7 +213,7 @@ class Websocket(asyncio.BufferedProtocol):
                     break
                 receive(view[start:stop])
                 at = stop
-            elif kind in _CONTROL and size < _LENGTH_16:
+            elif kind in _CONTROL:
                 if stop > end:
                     break
                 self._judge(bytes(view[at:stop]))
