@@ -1,5 +1,6 @@
 """Files that must be whole or absent, and readable by the portal's user alone."""
 
+import fcntl
 import logging
 import os
 from pathlib import Path
@@ -21,6 +22,18 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def hold(path: Path) -> int | None:
+    """Take the lock of this file, until the handle is closed or the process is gone, however it
+    goes. None when another process has it. Raises OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def read_private(path: Path) -> bytes:

@@ -1,7 +1,6 @@
 """The demo beside the server: seed, start the children, wait until all are online, say so."""
 
 import asyncio
-import fcntl
 import ipaddress
 import json
 import os
@@ -17,7 +16,7 @@ from django.conf import settings
 from fleet.core import clock
 from fleet.core.addresses import Address
 from fleet.core.errors import Conflict, Invalid
-from fleet.core.files import write_private
+from fleet.core.files import hold, write_private
 from fleet.core.threads import in_thread
 from fleet.demo import injectors as injectors_module
 from fleet.demo import local, people, trouble, words
@@ -41,7 +40,9 @@ def prepare(options: ServeOptions) -> Companion:
     """Everything that comes before the server. Raises PortalError with the remedy."""
     data = Path(settings.PATENCY_DATA)
     try:
-        lock = _lock(data)  # before the ports, which another demo of this data holds
+        lock = hold(data / "demo.lock")  # before the ports, which another demo of this data holds
+        if lock is None:
+            raise Conflict(words.another(data))
         _check_address(options.http, "PATENCY_HTTP")
         _check_address(options.mqtt, "PATENCY_MQTT")
         _say(words.starting(data))
@@ -79,16 +80,6 @@ def _check_address(address: Address, variable: str) -> None:
             f"{address} cannot be listened on ({error.strerror}). Stop what uses it, "
             f"or choose another: {variable}=127.0.0.1:{address.port + 100} make demo"
         ) from error
-
-
-def _lock(data: Path) -> int:
-    handle = os.open(data / "demo.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Conflict(words.another(data)) from error
-    return handle
 
 
 def _seed(what: Plan, data: Path, url: str) -> "Demo":

@@ -290,6 +290,30 @@ def test_the_process_ends_within_three_seconds(portal_data: Path, number: int) -
         process.communicate()
 
 
+def test_one_portal_for_a_data_directory(portal_data: Path) -> None:
+    """R-CON-5: a second would call the first one's devices offline. A lock that dies with its
+    process is in nobody's way after kill -9."""
+    http = _free()
+    first = _up(portal_data, http, _free())
+    try:
+        _ready(http)
+        second = _up(portal_data, _free(), _free())
+        output, _ = second.communicate(timeout=30)
+        assert second.returncode == 1
+        assert f"A portal runs on {portal_data} already" in output
+        assert "Traceback" not in output
+        assert httpx.get(f"http://127.0.0.1:{http}/-/ready", trust_env=False).status_code == 200
+    finally:
+        first.kill()
+        first.communicate()
+    after = _up(portal_data, http, _free())
+    try:
+        _ready(http)
+    finally:
+        after.kill()
+        after.communicate()
+
+
 def test_what_keeps_it_from_starting_is_named(portal_data: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

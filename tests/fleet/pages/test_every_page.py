@@ -5,6 +5,7 @@ Every GET route that is no API is asked, in both languages, so a new page is tes
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ def paths(
     Condition.objects.create(**common, code=103, priority="M", raised_at=now)
     session = reach(SessionState.ACTIVE)
     add(administrator, "east", listed_on=services.earliest(now.date()))
+    services.note_health(
+        "east", linked=False, trouble="tls", devices=0, now=now,
+        certificates_end_at=now + timedelta(days=3),
+    )  # fmt: skip
     ids = {
         "device": device.pk, "session": session.pk, "job": execution.job_id, "server": "east",
     }  # fmt: skip

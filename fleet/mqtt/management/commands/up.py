@@ -18,6 +18,7 @@ from broker import access_server
 from broker.errors import NotStarted
 from fleet.core.commands import plain_errors
 from fleet.core.errors import Conflict
+from fleet.core.files import hold
 from fleet.enrolment import soundness
 from fleet.mqtt import bundle, server
 from fleet.mqtt.options import ServeOptions, from_settings, metrics_address
@@ -61,13 +62,42 @@ class Command(BaseCommand):
             return
         if options["only"] and options["demo"]:
             raise CommandError(_("The demo is whole. Leave --only out."))
-        self._ready(demo=options["demo"])
         with plain_errors():
+            if not options["demo"]:
+                self._alone()
+            self._ready(demo=options["demo"])
             serve_options = from_settings(gate=options["only"] != "web")
-            companion = self._prepare_demo(serve_options) if options["demo"] else None
+            companion = None
+            if options["demo"]:  # which has more to say of a second one
+                companion = self._prepare_demo(serve_options)
+                self._alone()
             self._run(
                 server.serve(serve_options, companion=companion),
                 ", ".join(map(str, serve_options.addresses)),
+            )
+
+    def _alone(self) -> None:
+        """One portal for a data directory: two would take each other's links, and each would call
+        the other's devices offline. The lock goes with the process. Raises Conflict."""
+        folder = Path(settings.PATENCY_DATA)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held = hold(folder / "portal.lock")
+        except OSError as error:
+            raise Conflict(
+                _(
+                    "%(file)s cannot be used (%(error)s). Choose a data directory that you may"
+                    " write."
+                )
+                % {"file": error.filename or folder, "error": error.strerror}
+            ) from error
+        if held is None:
+            raise Conflict(
+                _(
+                    "A portal runs on %(folder)s already, and it must be the only one. Stop it, or"
+                    " give this one a directory of its own with --data."
+                )
+                % {"folder": folder}
             )
 
     def _ready(self, *, demo: bool) -> None:
