@@ -182,7 +182,7 @@ def test_an_open_stream_goes_on_at_the_next_access_server(fleet: Fleet, tmp_path
             _exchange(stream, b"before")
             fleet.east.kill()
             _exchange(stream, bytes(range(256)) * 2000)
-            assert fleet.on() == {"west": 1}
+            until(lambda: fleet.on() == {"west": 1}, BACK_S)
             fleet.demo.patency("end", device["serial"])
             with pytest.raises(ConnectionResetError):  # ended by the portal, over the new way
                 stream.recv(1)
