@@ -80,10 +80,10 @@ class Ending:
     def when(self) -> str:
         day = f"{self.ends_at:%Y-%m-%d}"
         if self.urgency is Urgency.OVER:
-            return _("Ended on %(day)s.") % {"day": day}
+            return _("Over since %(day)s.") % {"day": day}
         days = days_left(self.ends_at, self.now)
         return ngettext(
-            "Ends on %(day)s, in %(days)d day.", "Ends on %(day)s, in %(days)d days.", days
+            "Until %(day)s: %(days)d day left.", "Until %(day)s: %(days)d days left.", days
         ) % {"day": day, "days": days}
 
     @property

@@ -84,7 +84,7 @@ def east(administrator: User, made: datetime) -> datetime:
 def test_of_an_access_server(east: datetime, made: datetime) -> None:
     [ending] = endings.standing(made)
     assert (ending.name, ending.priority) == ("east", "H")
-    assert ending.when == f"Ends on {east:%Y-%m-%d}, in 10 days."
+    assert ending.when == f"Until {east:%Y-%m-%d}: 10 days left."
     assert endings.warnings() == ["certificate_urgent:access_server"]
     # A link that is down says nothing, and takes nothing back.
     services.note_health("east", linked=False, trouble="tls", devices=0, now=made)
@@ -114,6 +114,6 @@ def test_words_for_one_day_and_for_the_past(made: datetime) -> None:
     def when(left: timedelta) -> str:
         return Ending(endings.SERVER, "", made + left, "", made).when
 
-    assert when(timedelta(days=1, hours=2)).endswith("in 1 day.")
-    assert when(timedelta(hours=2)).endswith("in 0 days.")
-    assert when(-timedelta(hours=30)).startswith("Ended on")
+    assert when(timedelta(days=1, hours=2)).endswith(": 1 day left.")
+    assert when(timedelta(hours=2)).endswith(": 0 days left.")
+    assert when(-timedelta(hours=30)).startswith("Over since")

@@ -127,7 +127,11 @@ def test_certificates_that_end_are_said_with_the_command(
         _ends(name, days)
     client = browser(administrator)
     board = text(client.get("/"))
-    for name, said in (("west", "in 59 days"), ("north", "in 13 days"), ("south", "Ended on")):
+    for name, said in (
+        ("west", "59 days left"),
+        ("north", "13 days left"),
+        ("south", "Over since"),
+    ):
         command = f"manage.py access-server bundle {name} --out {name}"
         page = text(client.get(f"/servers/{name}/"))
         assert said in page
@@ -142,7 +146,7 @@ def test_certificates_that_end_are_said_with_the_command(
     assert "bundle north" not in text(client.get("/"))  # nobody connects there
     administrator.language = "fr-ca"
     administrator.save()
-    assert "dans 59 jours" in text(browser(administrator).get("/servers/west/"))
+    assert "il reste 59 jours" in text(browser(administrator).get("/servers/west/"))
 
 
 @pytest.mark.parametrize("who", ["owner", "member", "stranger"])
