@@ -19,6 +19,7 @@ class Hooks:
         self.control = Control()
         self.handlers: dict[type[Message], Callable[[Any, bytes], Any]] = {}
         self.roster_version: Callable[[], int] = lambda: 0
+        self.entitlement_version: Callable[[], int] = lambda: 0
         self._ticks: list[Callable[[float], None]] = []
         self._state_watchers: list[Callable[[ClinicalState], None]] = []
         self._online_watchers: list[Callable[[bool], None]] = []

@@ -14,7 +14,7 @@ connection. It registers what it answers to:
     agent.on_frame(fn)                  fn(frame) for each frame that came down
     agent.on_stop(fn)                   async fn() before the store closes; no tasks any more
     agent.status_from(fn)               fn() -> fields to add to `status`
-    agent.roster_version = fn           fn() -> version, for `hello`
+    agent.roster_version = fn           fn() -> version, for `hello`; entitlement_version as well
     agent.provide(obj), agent.get(cls)  so that parts find each other
 
 and it acts through:
@@ -188,7 +188,7 @@ class Agent(Hooks):
 
     def accept(
         self,
-        of: Literal["access-request", "answer", "end", "job", "cancel", "roster"],
+        of: Literal["access-request", "answer", "end", "job", "cancel", "roster", "entitlement"],
         ref: str,
         payload: bytes,
     ) -> asyncio.Future[Any]:
@@ -428,6 +428,7 @@ class Agent(Hooks):
             outbox=self.outbox.id,
             high=self.outbox.high,
             roster_version=self.roster_version(),
+            entitlement_version=self.entitlement_version(),
             services=services,
             head=self.audit.head,
         )

@@ -136,6 +136,7 @@ INSTALLED_APPS = [
     "fleet.accounts",
     "fleet.inventory",
     "fleet.servers",
+    "fleet.entitlements",
     "fleet.enrolment",
     "fleet.telemetry",
     "fleet.access",

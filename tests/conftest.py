@@ -174,9 +174,10 @@ def audit_key() -> "Ed25519PrivateKey":
 
 @pytest.fixture
 def make_device(product_line: "ProductLine") -> Callable[..., "Device"]:
-    """make_device(site, serial=…, **fields): enrolled, online, idle."""
+    """make_device(site, serial=…, **fields): enrolled, online, idle, entitled."""
     from fleet.core import clock
     from fleet.inventory.models import Device, Ownership
+    from tests.entitled import entitle
 
     numbers = itertools.count(1)
 
@@ -199,6 +200,7 @@ def make_device(product_line: "ProductLine") -> Callable[..., "Device"]:
         }
         device = Device.objects.create(**{**defaults, **fields})
         Ownership.objects.create(device=device, organisation=site.organisation, starts_at=now)
+        entitle(device.product_line_id, device.serial)
         return device
 
     return make

@@ -42,6 +42,7 @@ from fleet.enrolment import selectors
 from fleet.enrolment import services as enrolment
 from fleet.inventory.models import Device, ProductLine, Site
 from fleet.mqtt.server import Running
+from tests.entitled import entitle
 from tests.fleet.mqtt.test_server import in_thread, serving, until
 
 PIN = "246810"
@@ -317,7 +318,8 @@ def _publish_roster(trust: Ed25519PrivateKey, *members: Specialist) -> None:
 
 
 def _all_there(count: int) -> Callable[[], bool]:
-    ready = Device.objects.filter(online=True, roster_version=1).exclude(services={})
+    ready = Device.objects.filter(online=True, roster_version=1, entitlement_version=1)
+    ready = ready.exclude(services={})
     return lambda: ready.all().count() == count
 
 
@@ -351,6 +353,7 @@ async def whole(
                 provision(
                     state, f"SN-{state.name}", line, site, trust.public_key().public_bytes_raw()
                 )
+                entitle(line.pk, f"SN-{state.name}", key=trust)
 
         await in_thread(prepare)
         injectors = [Injector(state) for state in states]

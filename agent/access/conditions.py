@@ -11,11 +11,12 @@ In order (R-ACC-4, R-ACC-6, R-ACC-7; the first that fails is the one that is tol
  7. the roster is valid now                                     ROSTER_EXPIRED
  8. product line, level and patient data are in their scope     OUT_OF_SCOPE
  9. their vetting and training have not ended                   UNTRAINED
-10. the site's policy does not deny the level                   POLICY
-11. and takes what the specialist works with                    COMMAND_LINE_ONLY
+10. the injector's entitlement covers the level, or its grace   NOT_ENTITLED
+11. the site's policy does not deny the level                   POLICY
+12. and takes what the specialist works with                    COMMAND_LINE_ONLY
 
 That a request is new, that nobody else is here, and the clinical state, are the desk's to know.
-1, 2, 6–11 are asked again when the answer comes and when a person approves.
+1, 2, 6–12 are asked again when the answer comes and when a person approves.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 
 from agent.access.policy import Policy, Rule
 from agent.wire.catalogue import Level, ProductLineCode, SessionReason
+from agent.wire.entitlement import Entitlement
 from agent.wire.messages import AccessRequest
 from agent.wire.roster import Member, Roster
 
@@ -37,13 +39,14 @@ class Facts:
     services: Mapping[str, Level]  # as the driver names them
     policy: Policy = field(default_factory=Policy)
     roster: Roster | None = None
+    entitlement: Entitlement | None = None
     audit_writable: bool = True
     access_origin: str | None = None  # where access passkeys belong; None: they are not taken
     passkey_uses: dict[bytes, int] = field(default_factory=dict)  # id: counter of its last use
 
 
 def why_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason | None:
-    """Conditions 1 to 11 for a request that just came."""
+    """Conditions 1 to 12 for a request that just came."""
     if (reason := _closed(facts)) is not None:
         return reason
     if request.device != facts.device:
@@ -58,7 +61,7 @@ def why_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason
 
 
 def still_not(request: AccessRequest, facts: Facts, wall_ms: int) -> SessionReason | None:
-    """What may have changed since: conditions 1, 2 and 6 to 11."""
+    """What may have changed since: conditions 1, 2 and 6 to 12."""
     return _closed(facts) or _not_believed(request, facts, wall_ms)
 
 
@@ -91,6 +94,8 @@ def _not_believed(request: AccessRequest, facts: Facts, wall_ms: int) -> Session
         return SessionReason.OUT_OF_SCOPE
     if wall_ms >= who.until:
         return SessionReason.UNTRAINED
+    if facts.entitlement is None or not facts.entitlement.covers(request.level, wall_ms):
+        return SessionReason.NOT_ENTITLED
     if facts.policy.rule(request.level) is Rule.DENY:
         return SessionReason.POLICY
     if not facts.policy.takes(request.client, request.level):

@@ -81,6 +81,7 @@ from agent.wire.catalogue import (
     SessionReason,
     SessionState,
 )
+from agent.wire.entitlement import Entitlement
 from agent.wire.messages import AccessRequest, Answer, End
 from agent.wire.roster import Roster
 
@@ -295,6 +296,15 @@ class Desk:
                 out += self._close(now, it, _R.OUT_OF_SCOPE, actor=AGENT)
             elif now.wall_ms >= who.until:
                 out += self._close(now, it, _R.UNTRAINED, actor=AGENT)
+        return out
+
+    def entitlement_changed(self, now: Now, entitlement: Entitlement) -> list[Effect]:
+        """A newer entitlement was verified. What it no longer covers ends at once."""
+        self.facts.entitlement = entitlement
+        out: list[Effect] = []
+        for it in self.open:
+            if not entitlement.covers(it.level, now.wall_ms):
+                out += self._close(now, it, _R.NOT_ENTITLED, actor=AGENT)
         return out
 
     def activity(self, now: Now, session: str, bytes_up: int, bytes_down: int) -> None:

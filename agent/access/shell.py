@@ -39,7 +39,7 @@ from agent.access.effects import (
     SendReceipt,
 )
 from agent.access.pins import Pins
-from agent.access.roster import RosterStore
+from agent.access.signed import entitlement_store, roster_store
 from agent.errors import AuditUnwritable, StoreError
 from agent.streams import Streams
 from agent.wire import challenge as challenges
@@ -50,6 +50,7 @@ from agent.wire.messages import (
     AuditEntry,
     Challenge,
     End,
+    EntitlementUpdate,
     Receipt,
     RosterUpdate,
 )
@@ -74,11 +75,14 @@ class Access:
         self._agent = agent
         self._streams = streams
         self.pins = Pins(agent.store, agent.clock)
-        self.roster = RosterStore(agent.store, agent.identity.trust_key)
+        trust_key, line = agent.identity.trust_key, agent.driver.product_line
+        serial = agent.identity.provision.serial
+        self.roster = roster_store(agent.store, trust_key)
+        self.entitlement = entitlement_store(agent.store, trust_key, line, serial)
         services = agent.driver.services()
         facts = Facts(
             device=agent.device,
-            product_line=agent.driver.product_line,
+            product_line=line,
             boot=agent.clock.boot,
             services={name: service.level for name, service in services.items()},
             policy=policy.load(agent.state_dir),
@@ -114,7 +118,7 @@ class Access:
     async def roster_update(self, message: RosterUpdate, payload: bytes) -> None:
         """Raises PeerError for one that must not be believed."""
         await self._opened.wait()
-        new = self.roster.check(message, self._agent.clock.wall_ms())
+        new = self.roster.check(message.roster, message.signature, self._agent.clock.wall_ms())
         if new is not None:
             self._agent.clock.raise_floor(new.issued_at)
             await self.do(self.desk.roster_changed(self.now(), new))
@@ -122,8 +126,24 @@ class Access:
             await self._agent.record(
                 "roster:update", actor=PORTAL, outcome=Outcome.ALLOWED, digest=digest
             )
-            await self.roster.keep(message, new)
+            await self.roster.keep(message.roster, message.signature, new)
         self._agent.accept("roster", str(self.roster.version), payload)
+
+    async def entitlement_update(self, message: EntitlementUpdate, payload: bytes) -> None:
+        """Raises PeerError for one that must not be believed."""
+        await self._opened.wait()
+        data, signature = message.entitlement, message.signature
+        new = self.entitlement.check(data, signature, self._agent.clock.wall_ms())
+        if new is not None:
+            await self.do(self.desk.entitlement_changed(self.now(), new))
+            await self._agent.record(
+                "entitlement:update",
+                actor=PORTAL,
+                outcome=Outcome.ALLOWED,
+                digest=hashlib.sha256(data).hexdigest(),
+            )
+            await self.entitlement.keep(data, signature, new)
+        self._agent.accept("entitlement", str(self.entitlement.version), payload)
 
     def clinical_state(self, state: ClinicalState) -> None:
         self._soon(self.desk.clinical_changed(self.now(), state))
@@ -188,6 +208,8 @@ class Access:
         await self.pins.open()
         await self.roster.open()
         self.desk.facts.roster = self.roster.current
+        await self.entitlement.open()
+        self.desk.facts.entitlement = self.entitlement.current
         self.desk.facts.passkey_uses = await self._agent.store.write(ledger.open_uses)
         kept = await self._agent.store.write(ledger.open_ledger)
         await self._step(self.desk.restarted(kept))
@@ -353,13 +375,14 @@ class Access:
 
     def status(self) -> dict[str, Any]:
         """For `patency-agent status`."""
-        roster = self.roster.current
+        roster, entitlement = self.roster.current, self.entitlement.current
         return {
             "remote": self.desk.facts.policy.remote,
             "sessions": sum(s.state is SessionState.ACTIVE for s in self.desk.open),
             "sessions_waiting": sum(s.state is not SessionState.ACTIVE for s in self.desk.open),
             "roster_version": self.roster.version,
             "roster_expires_at_ms": roster.expires_at if roster else None,
+            "entitled_until_ms": entitlement.lasts_until if entitlement else None,
         }
 
 

@@ -156,6 +156,12 @@ class RosterUpdate(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]  # by the trust key
 
 
+class EntitlementUpdate(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    TYPE: ClassVar[str] = "entitlement"
+    entitlement: Annotated[bytes, msgspec.Meta(min_length=2, max_length=1024)]  # canonical bytes
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]  # by the trust key
+
+
 class ServerHead(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     TYPE: ClassVar[str] = "audit-head"
     head: SignedHead

@@ -21,6 +21,7 @@ from agent.wire.downward import (
     Certificate,
     End,
     EndReason,
+    EntitlementUpdate,
     Job,
     PasskeyProof,
     Proof,
@@ -95,6 +96,7 @@ __all__ = [
     "Durable",
     "End",
     "EndReason",
+    "EntitlementUpdate",
     "Event",
     "Execution",
     "Heartbeat",
@@ -146,8 +148,8 @@ UP: tuple[type[Up], ...] = (
     Execution, Audit, Renewal, Remote,
 )  # fmt: skip
 DOWN: tuple[type[Message], ...] = (
-    Welcome, Refused, AccessRequest, Answer, End, Job, Cancel, Rate, RosterUpdate, ServerHead,
-    Servers, Certificate,
+    Welcome, Refused, AccessRequest, Answer, End, Job, Cancel, Rate, RosterUpdate,
+    EntitlementUpdate, ServerHead, Servers, Certificate,
 )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class Hello(Up, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outbox: Hex32
     high: Count  # highest sequence number assigned so far
     roster_version: Count
+    entitlement_version: Count = 0
     services: Annotated[dict[ServiceName, Level], msgspec.Meta(max_length=32)]
     head: SignedHead | None
 
@@ -116,7 +117,7 @@ class Accepted(Durable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The device holds a message that came down; the portal need not send it again."""
 
     TYPE: ClassVar[str] = "accepted"
-    of: Literal["access-request", "answer", "end", "job", "cancel", "roster"]
+    of: Literal["access-request", "answer", "end", "job", "cancel", "roster", "entitlement"]
     ref: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     digest: Hex64  # SHA-256 of the payload as received
 

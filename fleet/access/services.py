@@ -23,6 +23,7 @@ from fleet.accounts.permissions import Action, everywhere, require
 from fleet.audit import services as audit
 from fleet.core import ports
 from fleet.core.errors import Conflict, Invalid, NotAllowed, PortalError
+from fleet.entitlements import selectors as entitlements
 from fleet.inventory.departures import Departure
 from fleet.inventory.models import Device
 
@@ -58,11 +59,24 @@ def request(
             life=life,
             now=now,
         )
+        _entitled(device, message.level, now)
         return _ask(message, actor, device, now)
     except PortalError as error:
         if error.reason:
             refused(actor=actor, device=device, reason=error.reason, now=now)
         raise
+
+
+def _entitled(device: Device, level: Level, now: datetime) -> None:
+    """The injector refuses it as well, by the entitlement that it holds itself (R-ACC-9)."""
+    if not entitlements.covers(device, level, now):
+        raise Conflict(
+            _(
+                "This injector is not entitled to remote service at this level now. "
+                "Ask an administrator to have its entitlement signed."
+            ),
+            reason=SessionReason.NOT_ENTITLED.value,
+        )
 
 
 def _ask(message: AccessRequest, actor: User, device: Device, now: datetime) -> Session:

@@ -264,5 +264,33 @@ def trust_sign(folder: Path, members: Path, out: Path | None, yes: bool) -> None
         output.data(signed)
 
 
+@trust_group.command("entitle")
+@click.option(
+    "--trust",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The trust folder.",
+)
+@click.option(
+    "--grants",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The grants file (JSON).",
+)
+@click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.")
+def trust_entitle(folder: Path, grants: Path, out: Path | None) -> None:
+    """Sign the entitlements of the grants file: what remote service each injector may get, and
+    until when."""
+    them = trust.read_grants(grants)
+    for it in them:
+        output.note(f"{it.product_line} {it.serial}  {it.level}  {it.begins} – {it.ends}")
+    signed = trust.entitle(folder, them)
+    if out:
+        trust.write(out, signed)
+    else:
+        output.data(signed)
+
+
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 The trust folder belongs on a machine apart from the portal. It holds `trust.key` (Ed25519, OpenSSH
 format, 0600), `trust.pub` (the raw key in base64, for provisioning bundles) and `version`, which
-only goes up: it is on disk before a roster that carries it exists.
+only goes up: it is on disk before anything that carries it exists.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent.wire import roster, sshsig
+from agent.wire import entitlement, roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from agent.wire.messages import Name, PersonId
 from fleet.client import keys
@@ -150,6 +150,75 @@ def sign(
     return {
         "roster": base64.b64encode(data).decode(),
         "signature": base64.b64encode(signature).decode(),
+    }
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """One injector in a grants file; other fields (`manage.py entitlement wanted` gives some) are
+    for its reader."""
+
+    product_line: ProductLineCode
+    serial: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+    level: Level
+    begins: date
+    ends: date  # the last day, before the grace
+    grace_days: Annotated[int, msgspec.Meta(ge=0, le=entitlement.MAX_GRACE_DAYS)] = 30
+
+
+def read_grants(path: Path) -> list[Grant]:
+    """Raises ClientError that names the place in the file."""
+    try:
+        grants = msgspec.json.decode(path.read_bytes(), type=list[Grant])
+    except OSError as error:
+        raise ClientError(
+            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ClientError(
+            _("{path} is not a list of grants ({error}). See docs/cli.md for its form.").format(
+                path=path, error=error
+            )
+        ) from error
+    if len({(it.product_line, it.serial) for it in grants}) < len(grants):
+        raise ClientError(
+            _("{path} names an injector twice. Give each one entry.").format(path=path)
+        )
+    for it in grants:
+        if it.ends < it.begins:
+            raise ClientError(
+                _("{path}: {serial} ends before it begins.").format(path=path, serial=it.serial)
+            )
+    return grants
+
+
+def entitle(folder: Path, grants: list[Grant]) -> dict[str, list[dict[str, str]]]:
+    """The signed entitlements as `manage.py entitlement import` takes them. Raises ClientError."""
+    key = keys.load(folder / KEY)
+    with _locked(folder):
+        version = _next_version(folder)
+    made = (
+        entitlement.sign(
+            key,
+            entitlement.Entitlement(
+                version=version,
+                product_line=it.product_line,
+                serial=it.serial,
+                level=it.level,
+                starts_at=_millis(datetime.combine(it.begins, time.min, UTC)),
+                ends_at=_millis(datetime.combine(it.ends, time.max, UTC)),
+                grace_days=it.grace_days,
+            ),
+        )
+        for it in grants
+    )
+    return {
+        "entitlements": [
+            {
+                "entitlement": base64.b64encode(data).decode(),
+                "signature": base64.b64encode(signature).decode(),
+            }
+            for data, signature in made
+        ]
     }
 
 

@@ -28,6 +28,7 @@ from fleet.inventory.models import Site
 
 TOKEN_LIFE = timedelta(days=90)
 TRAINED_FOR = timedelta(days=365)
+ENTITLED_FOR = timedelta(days=365)
 _TRUST_S = 60.0
 _KEY_BYTES = 32  # Ed25519
 
@@ -142,6 +143,30 @@ def roster(everybody: list[Person], public: dict[str, bytes], plan: Plan, data: 
     key = (folder / "trust.pub").read_text(encoding="ascii").strip()
     with Path("/dev/null").open("w") as nowhere:
         call_command("roster", "import", str(signed), "--trust-key", key, stdout=nowhere)
+
+
+def entitlements(plan: Plan, data: Path) -> None:
+    """Have the trust key entitle every injector of the plan, and import what it signed."""
+    folder, today = data / "trust", clock.now().date()
+    grants = [
+        {
+            "product_line": device.product_line.value,
+            "serial": device.serial,
+            "level": "os",
+            "begins": today.isoformat(),
+            "ends": (today + ENTITLED_FOR).isoformat(),
+        }
+        for device in plan.devices
+    ]
+    write_private(folder / "grants.json", json.dumps(grants, indent=1).encode())
+    signed = folder / "entitlements.json"
+    _patency(
+        "trust", "entitle", "--trust", str(folder), "--grants", str(folder / "grants.json"),
+        "-o", str(signed),
+    )  # fmt: skip
+    key = (folder / "trust.pub").read_text(encoding="ascii").strip()
+    with Path("/dev/null").open("w") as nowhere:
+        call_command("entitlement", "import", str(signed), "--trust-key", key, stdout=nowhere)
 
 
 def _member(person: Person, key: bytes, plan: Plan) -> dict[str, Any]:

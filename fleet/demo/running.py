@@ -98,6 +98,7 @@ def _seed(what: Plan, data: Path, url: str) -> "Demo":
     public = people.profiles(everybody, data, url)
     trust_key = people.trust_key(data)
     people.roster(everybody, public, what, data)
+    people.entitlements(what, data)
     made = injectors_module.prepare(what, sites, data, trust_key)
     return Demo(what, data, url, everybody, made, with_pin)
 

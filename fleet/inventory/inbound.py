@@ -24,6 +24,7 @@ def hello(device: Device, message: Hello, received_at: datetime) -> None:
     device.services = {name: level.value for name, level in message.services.items()}
     device.knows = message.knows
     device.roster_version = message.roster_version
+    device.entitlement_version = message.entitlement_version
     device.last_seen_at = received_at
     device.save(
         update_fields=[
@@ -33,6 +34,7 @@ def hello(device: Device, message: Hello, received_at: datetime) -> None:
             "services",
             "knows",
             "roster_version",
+            "entitlement_version",
             "last_seen_at",
         ]
     )

@@ -57,6 +57,7 @@ class Device(models.Model):
     services = models.JSONField(default=dict, blank=True)  # name -> level
     knows = models.JSONField(default=dict, blank=True)  # message type -> versions it reads
     roster_version = models.PositiveBigIntegerField(default=0)
+    entitlement_version = models.PositiveBigIntegerField(default=0)
     outbox_depth = models.PositiveBigIntegerField(default=0)
     # Presence, as the gate and the heartbeat say.
     online = models.BooleanField(default=False)

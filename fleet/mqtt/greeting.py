@@ -13,6 +13,7 @@ from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.errors import MessageRefused
 from fleet.enrolment import inbound as enrolment
+from fleet.entitlements import outbound as entitlements
 from fleet.inventory.models import Device
 from fleet.jobs import outbound as jobs
 from fleet.mqtt.alarms import alarm
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 OWED: tuple[Callable[[Device], Iterable[Message]], ...] = (
     enrolment.pending,
     servers.pending,
+    entitlements.pending,
     access.pending,
     jobs.pending,
 )

@@ -9,6 +9,7 @@ from agent.wire import messages
 from fleet.access import inbound as access
 from fleet.audit import inbound as audit
 from fleet.enrolment import inbound as enrolment
+from fleet.entitlements import inbound as entitlements
 from fleet.inventory import inbound as inventory
 from fleet.inventory.models import Device
 from fleet.inventory.placing import Placer, Stamp
@@ -32,6 +33,8 @@ def accepted(device: Device, message: messages.Accepted, received_at: datetime) 
     """The device confirms what it holds: to the app that sent it."""
     if message.of in ("job", "cancel"):
         jobs.accepted(device, message, received_at)
+    elif message.of == "entitlement":
+        entitlements.accepted(device, message, received_at)
     else:
         access.accepted(device, message, received_at)
 

@@ -46,6 +46,7 @@ from agent.wire.messages import (
     encode,
 )
 from agent.wire.roster import Member, Roster
+from tests.entitled import entitlement
 
 DEVICE = "injector-0001"
 BOOT = "b0" * 16
@@ -115,6 +116,7 @@ class Bench:
             services=SERVICES,
             policy=policy or Policy(),
             roster=roster(self.alice.member(), self.bob.member()),
+            entitlement=entitlement("ct-dual", "S-1", WALL, ends_at=WALL + 300 * DAY),
         )
         self.desk = Desk(self.facts, clinical, limits=limits)
         self.now = Now(1000.0, WALL)
@@ -188,6 +190,10 @@ class Bench:
     def roster(self, *members: Member, version: int = 2, **changes: Any) -> list[Effect]:
         new = roster(*members, version=version, **changes)
         return self._did(self.desk.roster_changed(self.now, new))
+
+    def entitle(self, **changes: Any) -> list[Effect]:
+        new = entitlement("ct-dual", "S-1", self.now.wall_ms, **changes)
+        return self._did(self.desk.entitlement_changed(self.now, new))
 
     def moved(self, session: str, up: int, down: int) -> None:
         self.desk.activity(self.now, session, up, down)

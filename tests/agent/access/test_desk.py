@@ -29,6 +29,7 @@ from agent.wire.catalogue import (
 from agent.wire.frames import FrameType, Header
 from agent.wire.messages import Accepted, EndReason
 from tests.agent.access.simulator import BOOT, DAY, DEVICE, WALL, Bench, client_seal, digest
+from tests.entitled import entitlement
 
 S, R, C = SessionState, SessionReason, ClinicalState
 
@@ -641,3 +642,37 @@ def test_memory_is_bounded() -> None:
         bench.request(device="injector-0002")
     assert len(bench.desk._book.over) == 3
     assert len(bench.desk._book._seen) == 5
+
+
+# --- the injector's own entitlement ---------------------------------------------------------------
+
+
+def test_without_an_entitlement_nobody_gets_in() -> None:
+    """R-ACC-7, R-ACC-9: whatever the portal believes."""
+    bench = Bench()
+    bench.facts.entitlement = None
+    refused(bench, R.NOT_ENTITLED)
+
+
+def test_an_entitlement_covers_its_level_and_its_time() -> None:
+    bench = Bench()
+    bench.facts.entitlement = entitlement("ct-dual", "S-1", WALL, level=Level.SERVICE)
+    refused(bench, R.NOT_ENTITLED)
+    bench.active(level=Level.SERVICE, services=["web"])
+    bench = Bench()
+    bench.facts.entitlement = entitlement("ct-dual", "S-1", WALL - 60 * DAY, grace_days=29)
+    refused(bench, R.NOT_ENTITLED)
+
+
+def test_an_entitlement_that_is_taken_back_ends_the_session() -> None:
+    bench = Bench()
+    session = bench.active()
+    bench.entitle(version=2, level=Level.SERVICE)
+    assert bench.updates(session)[-1] == (S.ENDED, R.NOT_ENTITLED)
+
+
+def test_a_renewed_entitlement_leaves_sessions_alone() -> None:
+    bench = Bench()
+    session = bench.active()
+    bench.entitle(version=2)
+    assert bench.state(session) is S.ACTIVE

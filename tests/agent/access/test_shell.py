@@ -25,7 +25,9 @@ from agent.wire.messages import Accepted, Audit, Receipt, Remote, RosterUpdate
 from broker.errors import Reason
 from tests.agent.access.simulator import Specialist
 from tests.agent.access.world import DAY, PIN, world
+from tests.agent.support import TRUST_KEY
 from tests.agent.test_streams import echo, listening
+from tests.entitled import update
 
 S, R = SessionState, SessionReason
 
@@ -300,6 +302,34 @@ async def test_rosters_that_must_not_be_believed(tmp_path: Path) -> None:
         assert (await w.reached(refused, S.REFUSED)).reason is R.NOT_ROSTERED
         accepted = [a for a in w.portal.of(Accepted) if a.of == "roster"]
         assert len(accepted) == 1
+
+
+async def test_entitlements_that_must_not_be_believed(tmp_path: Path) -> None:
+    """R-ACC-9: the trust key signs it, for this very injector, and versions do not go back."""
+    async with world(tmp_path, ready=False) as w:
+        await w.rostered()
+        await w.entitled(version=5)
+        line, serial, now = "ct-dual", w.agent.identity.provision.serial, w.agent.clock.wall_ms()
+        bad = [
+            update(line, serial, now, version=6, key=Ed25519PrivateKey.generate()),
+            update(line, "S-OTHER", now, version=6, key=TRUST_KEY),
+            update("mr-dual", serial, now, version=6, key=TRUST_KEY),
+            update(line, serial, now, version=4, key=TRUST_KEY),
+            update(line, serial, now, version=5, grace_days=90, key=TRUST_KEY),
+        ]
+        for message in bad:
+            w.portal.send(message)
+        await w.portal.until(lambda: sum(a[0] == "message:ignore" for a in w.audit()) == len(bad))
+        assert w.access.entitlement.version == 5
+        assert len([a for a in w.portal.of(Accepted) if a.of == "entitlement"]) == 2
+
+
+async def test_an_entitlement_is_kept_over_a_restart(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stop()
+        await w.start()
+        await w.portal.until(lambda: w.access.entitlement.version == 1)
+        await w.active()
 
 
 async def test_the_same_roster_again_is_accepted_again(tmp_path: Path) -> None:

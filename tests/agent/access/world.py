@@ -26,6 +26,7 @@ from agent.wire.messages import (
 )
 from agent.wire.mux import Accepted, Data, Event, Mux
 from agent.wire.roster import Member, Roster
+from tests import entitled as entitlements
 from tests.agent.access.simulator import Specialist
 from tests.agent.support import DEVICE, TRUST_KEY, Portal, StubDriver, enrolled, portal
 from tests.tls import Authority
@@ -121,6 +122,16 @@ class World:
         before = self.access.roster.version
         self.portal.send(update or self.roster())
         await self.portal.until(lambda: self.access.roster.version > before)
+        if not self.access.entitlement.version:
+            await self.entitled()
+
+    async def entitled(self, **changes: Any) -> None:
+        """The trust key entitles this injector, by default to everything."""
+        before, identity = self.access.entitlement.version, self.agent.identity
+        line, serial = identity.provision.product_line, identity.provision.serial
+        fields = {"version": before + 1, "key": TRUST_KEY, **changes}
+        self.portal.send(entitlements.update(line, serial, self.agent.clock.wall_ms(), **fields))
+        await self.portal.until(lambda: self.access.entitlement.version > before)
 
     def request(self, **changes: Any) -> str:
         self._sessions += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agent.wire import catalogue, challenge, messages, roster
+from agent.wire import catalogue, challenge, entitlement, messages, roster
 from agent.wire.mux import ResetCode
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
@@ -130,6 +130,7 @@ def tables() -> dict[str, str]:
         "terms": fields(challenge.Terms),
         "receipt": fields(challenge.PresenceReceipt),
         "roster": fields(roster.Roster),
+        "entitlement": fields(entitlement.Entitlement),
         "reset-codes": _rows(("code", ""), ((str(c.value), c.name) for c in ResetCode)),
         "codes": _rows(("list", "codes"), ((c.__name__, _values(c)) for c in _CODES)),
         "events": _rows(

@@ -59,7 +59,8 @@ FIRST_UP: tuple[m.Up, ...] = (
     m.Hello(
         **_up, agent_version="1.2.3", software_version="10.0.4",
         product_line=ProductLineCode.CT_DUAL, state=ClinicalState.IDLE, knows=KNOWN_FIRST,
-        outbox="0b" * 16, high=7, roster_version=3, services={"ssh": Level.OS}, head=HEAD,
+        outbox="0b" * 16, high=7, roster_version=3, entitlement_version=2,
+        services={"ssh": Level.OS}, head=HEAD,
     ),
     m.Heartbeat(**_up, state=ClinicalState.ARMED, outbox_depth=2, rtt_ms=12.5),
     m.Live(**_up, state=ClinicalState.INJECTING, values=_sample.values),
@@ -105,6 +106,7 @@ FIRST_DOWN: tuple[m.Message, ...] = (
     m.Cancel(execution=EXECUTION),
     m.Rate(hz=2.5, for_s=30),
     m.RosterUpdate(roster=b"{}", signature=bytes(64)),
+    m.EntitlementUpdate(entitlement=b"{}", signature=bytes(64)),
     m.ServerHead(head=HEAD),
 )  # fmt: skip
 

@@ -67,17 +67,18 @@ def test_a_ticket_may_follow_and_services_are_named_once(ask: Ask) -> None:
 def test_asking_costs_few_queries(
     owner: User, device: Device, now: datetime, django_assert_num_queries: Any
 ) -> None:
-    """One transaction: the session, and two links of the audit with the ones before them."""
+    """The entitlement, then one transaction: the session, and two links of the audit with the ones
+    before them."""
     device = Device.objects.select_related("organisation").get(pk=device.pk)
     owner = User.objects.select_related("organisation").get(pk=owner.pk)
     context: CaptureQueriesContext
-    with django_assert_num_queries(7) as context:  # 2 of them a savepoint, inside the test's own
+    with django_assert_num_queries(8) as context:  # 2 of them a savepoint, inside the test's own
         services.request(
             actor=owner, device=device, level="os", services=["ssh"], reason="repair",
             life=timedelta(minutes=30), now=now,
         )  # fmt: skip
     statements = [query["sql"].split()[0] for query in context.captured_queries]
-    assert statements.count("SELECT") == 2
+    assert statements.count("SELECT") == 3
     assert statements.count("INSERT") == 3
 
 
