@@ -54,13 +54,15 @@ def test_a_newer_one_goes_to_the_injector_and_into_the_audit(
     device: Device, owner: User, ports: Ports, transactional_db: None
 ) -> None:
     before = Entry.objects.count()
-    assert take_in(device, version=7, level=Level.SERVICE) == (1, 1)
+    now = clock.now()
+    new = signed(device, now, version=7, level=Level.SERVICE)
+    assert services.take_in([new], actor="portal", now=now) == (1, 1)
     (sent,) = ports.sent
     assert isinstance(sent[1], m.EntitlementUpdate)
     assert wire.decode(sent[1].entitlement).level is Level.SERVICE
     assert [it.version for it in Entitlement.objects.all()] == [7, 1]
     assert Entry.objects.count() > before
-    assert take_in(device, version=7, level=Level.SERVICE) == (0, 0)  # the same one again
+    assert services.take_in([new], actor="portal", now=now) == (0, 0)  # the same one again
 
 
 def test_an_older_one_is_refused_and_leaves_nothing(device: Device, db: None) -> None:
