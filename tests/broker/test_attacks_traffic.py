@@ -276,8 +276,8 @@ async def test_a_reader_stalled_for_too_long(start: Start) -> None:
 async def test_one_device_far_above_the_rate(start: Start) -> None:
     """It is slowed to its rate, and loses nothing."""
     running = await start(limits={"messages_per_s": 200.0, "messages_burst": 50})
+    began = time.monotonic()  # its rate counts from here
     async with await running.live(A) as loud, await running.live(B) as other:
-        began = time.monotonic()
         loud.send(raw.publish(f"pat/1/{A}/up/telemetry/1") * 400)
         for at_least in (50, 150, 400):
             await running.handler.until(lambda n=at_least: len(running.handler.deliveries) >= n)
