@@ -250,7 +250,7 @@ def admit(shown: Pass, session_id: str) -> str:
 def _user(shown: Pass) -> User | None:
     if shown.token is not None:
         token = live_token(shown.token, now=clock.now())
-        return token.user if token is not None else None
+        return token.person() if token is not None else None
     if shown.cookie is None:
         return None
     # A browser sends the cookie with whatever page asks: only our own pages may (CSRF).

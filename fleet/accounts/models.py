@@ -66,6 +66,9 @@ class User(AbstractUser):
 
     REQUIRED_FIELDS = ["organisation", "role"]
 
+    # Of the token that speaks for the person in this request; None: they speak themselves.
+    token_scopes: frozenset[str] | None = None
+
     class Meta(AbstractUser.Meta):
         ordering = ["username"]
         constraints = [
@@ -96,11 +99,13 @@ class SpecialistKey(models.Model):
 
 
 class ApiToken(models.Model):
-    """A bearer token for the API. Only its digest is kept."""
+    """A bearer token for the API. Only its digest is kept. `scopes`: permissions.Scope, with
+    spaces between."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
     digest = models.CharField(max_length=64, unique=True)  # SHA-256, hex
     name = models.CharField(max_length=80)
+    scopes = models.CharField(max_length=64, default="read access jobs admin")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -110,6 +115,35 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def person(self) -> User:
+        """The owner, who may do through this token what its scopes say and no more."""
+        self.user.token_scopes = frozenset(self.scopes.split())
+        return self.user
+
+
+class DeviceCode(models.Model):
+    """A command line that waits to be signed in (RFC 8628): it holds the secret whose digest this
+    is, and shows its person `user_code` to type in the browser. See accounts.device_codes."""
+
+    digest = models.CharField(max_length=64, unique=True)  # SHA-256 of the device code, hex
+    user_code = models.CharField(max_length=8, unique=True)  # as typed, without the hyphen
+    name = models.CharField(max_length=80)  # what the command says of itself and its machine
+    scopes = models.CharField(max_length=64)
+    address = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    interval_s = models.PositiveIntegerField()
+    asked_at = models.DateTimeField(null=True, blank=True)
+    state = models.CharField(max_length=16, default="waiting")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="+")
+    token_life = models.DurationField(null=True)
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.user_code
 
 
 class SignInFailure(models.Model):

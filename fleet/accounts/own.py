@@ -1,5 +1,6 @@
 """What people change about their own account."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -23,16 +24,25 @@ def set_language(user: User, language: str) -> None:
     user.save(update_fields=["language"])
 
 
-def create_token(user: User, *, name: str, life: timedelta, now: datetime) -> str:
-    """A new token of the person's own; the secret is shown once. Raises Invalid."""
+def create_token(
+    user: User,
+    *,
+    name: str,
+    life: timedelta,
+    now: datetime,
+    scopes: Collection[str] | None = None,
+    reason: str | None = None,
+) -> str:
+    """A new token of the person's own; the secret is shown once. `reason` is for the audit.
+    Raises Invalid."""
     name = name.strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise Invalid(_("Give the token a name of at most 80 characters, to know it by later."))
     with transaction.atomic():
         if user.tokens.filter(expires_at__gt=now).count() >= MAX_TOKENS:
             raise Invalid(_("You have 20 tokens already. Revoke one first."))
-        secret = issue_token(user, name, life, now=now)
-        _record(user, "token:create", now)
+        secret = issue_token(user, name, life, scopes=scopes, now=now)
+        _record(user, "token:create", now, reason)
     return secret
 
 
@@ -44,11 +54,12 @@ def revoke_token(user: User, token_id: int, *, now: datetime) -> None:
         _record(user, "token:revoke", now)
 
 
-def _record(user: User, action: str, now: datetime) -> None:
+def _record(user: User, action: str, now: datetime, reason: str | None = None) -> None:
     audit.record(
         organisation=user.organisation,
         actor=user,
         action=action,
         outcome=Outcome.ALLOWED,
+        reason=reason,
         now=now,
     )

@@ -61,16 +61,63 @@ ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
 }
 
 
+class Scope(StrEnum):
+    """What a token may be used for. Few, so that people choose and do not tick everything."""
+
+    READ = "read"
+    ACCESS = "access"  # ask for access, answer, use and end sessions
+    JOBS = "jobs"
+    ADMIN = "admin"
+
+
+SCOPE_OF: dict[Action, Scope] = {
+    Action.DEVICE_VIEW: Scope.READ,
+    Action.DEVICE_WATCH: Scope.READ,
+    Action.DEVICE_ENROL: Scope.ADMIN,
+    Action.DEVICE_REVOKE: Scope.ADMIN,
+    Action.DEVICE_MOVE: Scope.ADMIN,
+    Action.EVENT_VIEW: Scope.READ,
+    Action.ACCESS_REQUEST: Scope.ACCESS,
+    Action.ACCESS_VIEW: Scope.READ,
+    Action.ACCESS_END: Scope.ACCESS,
+    Action.ACCESS_ANSWER: Scope.ACCESS,
+    Action.JOB_CREATE: Scope.JOBS,
+    Action.JOB_VIEW: Scope.READ,
+    Action.JOB_CANCEL: Scope.JOBS,
+    Action.BUNDLE_DOWNLOAD: Scope.JOBS,
+    Action.AUDIT_VIEW: Scope.READ,
+    Action.AUDIT_VERIFY: Scope.READ,
+    Action.SERVER_MANAGE: Scope.ADMIN,
+}
+
+
 def allowed(user: User | AnonymousUser | Any, action: Action) -> bool:
-    """Whether the user's role includes the action at all, wherever."""
+    """Whether the user's role includes the action at all, wherever, and so does the token that
+    speaks for them, if it is one that does."""
     if not isinstance(user, User) or not user.is_active:
         return False
-    return action in ROLE_ACTIONS[Role(user.role)]
+    return action in ROLE_ACTIONS[Role(user.role)] and in_scope(user, action)
+
+
+def in_scope(user: User, action: Action) -> bool:
+    return user.token_scopes is None or SCOPE_OF[action].value in user.token_scopes
+
+
+def scopes_of(role: Role) -> list[Scope]:
+    """What a token of this role can be made for: never more than its owner may do."""
+    mine = {SCOPE_OF[action] for action in ROLE_ACTIONS[role]}
+    return [scope for scope in Scope if scope in mine]
 
 
 def require(user: User | AnonymousUser | Any, action: Action) -> User:
     """The user, if the role includes the action. Raises NotAllowed."""
     if not isinstance(user, User) or not allowed(user, action):
+        if isinstance(user, User) and not in_scope(user, action):
+            raise NotAllowed(
+                _("This token is not for that: it lacks “%(scope)s”. Make one that has it.")
+                % {"scope": SCOPE_OF[action].value},
+                reason="out_of_scope",
+            )
         raise NotAllowed(_("Your role does not include this. Ask an administrator."))
     return user
 

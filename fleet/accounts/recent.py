@@ -14,10 +14,25 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.translation import gettext as _
 
 from fleet.accounts import factors
 from fleet.accounts.models import User
 from fleet.core import clock
+from fleet.core.errors import PortalError
+
+
+class NotRecent(PortalError):
+    """A program of a page asks for something that wants a recent confirmation."""
+
+    code = "confirm"
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            _("Confirm in the portal who you are, then send this again: /account/confirm/")
+        )
+
 
 View = Callable[..., HttpResponseBase]
 

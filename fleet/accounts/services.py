@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -10,7 +11,8 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from agent.wire import sshsig
-from fleet.accounts.models import ApiToken, SignInFailure, SpecialistKey, User
+from fleet.accounts.models import ApiToken, Role, SignInFailure, SpecialistKey, User
+from fleet.accounts.permissions import Scope, scopes_of
 from fleet.accounts.selectors import live_token, token_digest
 from fleet.audit import services as audit
 from fleet.core import clock
@@ -18,6 +20,7 @@ from fleet.core.errors import Invalid, TooMany
 
 TOKEN_PREFIX = "pat_"  # noqa: S105  (lets people and scanners recognise a token)
 MAX_TOKEN_LIFE = timedelta(days=366)
+MAX_WRITING_LIFE = timedelta(days=90)
 _USED_STEP = timedelta(minutes=1)
 
 # Guessing is slowed per person from one address, per person, and per address.
@@ -42,20 +45,45 @@ _REASONS = {
 }
 
 
-def issue_token(user: User, name: str, life: timedelta, *, now: datetime | None = None) -> str:
-    """A new bearer token; shown once, only its digest is kept. Raises Invalid."""
+def issue_token(
+    user: User,
+    name: str,
+    life: timedelta,
+    *,
+    scopes: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> str:
+    """A new bearer token, for all that its owner's role includes or for these scopes alone; shown
+    once, only its digest is kept. Raises Invalid."""
     now = now or clock.now()
-    if not timedelta(0) < life <= MAX_TOKEN_LIFE:
-        raise Invalid(_("A token lives from one second to 366 days. Choose another life."))
+    mine = [scope.value for scope in scopes_of(Role(user.role))]
+    wanted = [scope for scope in mine if scopes is None or scope in scopes]
+    if scopes is not None and not scopes:
+        raise Invalid(_("Choose what the token is for."))
+    if not wanted or (scopes is not None and len(wanted) != len(set(scopes))):
+        raise Invalid(
+            _("Your role does not include that. A token of yours can be for: %(scopes)s.")
+            % {"scopes": ", ".join(mine)}
+        )
+    check_life(wanted, life)
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     ApiToken.objects.create(
         user=user,
         digest=token_digest(secret),
         name=name,
+        scopes=" ".join(wanted),
         created_at=now,
         expires_at=now + life,
     )
     return secret
+
+
+def check_life(scopes: Collection[str], life: timedelta) -> None:
+    """Raises Invalid when a token for these may not live that long."""
+    if not timedelta(0) < life <= MAX_TOKEN_LIFE:
+        raise Invalid(_("A token lives from one second to 366 days. Choose another life."))
+    if life > MAX_WRITING_LIFE and set(scopes) != {Scope.READ.value}:
+        raise Invalid(_("A token that does more than read lives 90 days at most."))
 
 
 def use_token(secret: str, *, now: datetime) -> User | None:
@@ -65,7 +93,7 @@ def use_token(secret: str, *, now: datetime) -> User | None:
         return None
     if token.last_used_at is None or now - token.last_used_at > _USED_STEP:
         ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
-    return token.user
+    return token.person()
 
 
 def fingerprint(public_key: bytes) -> str:

@@ -85,7 +85,9 @@ ACTIONS: dict[str, Text] = {
     "session:resume": _("Session resumed"),
     "session:start": _("Session started"),
     "session:wait": _("Waiting for the injector to be free"),
+    "token:approve": _("Command line signed in"),
     "token:create": _("API token created"),
+    "token:deny": _("Command line denied"),
     "token:revoke": _("API token revoked"),
 }
 
@@ -98,6 +100,9 @@ OUTCOMES: dict[str, Text] = {
 # Why the portal itself refused; the reasons of sessions and jobs have their words there.
 REASONS: dict[str, Text] = {
     "account_closed": _("The account is closed"),
+    "device_code": _("For a command line"),
+    "out_of_scope": _("The token is not for this"),
+    "wrong_device_code": _("Wrong code of a command line"),
     "passkey": _("With a passkey"),
     "password": _("With the password"),
     "password_passkey": _("With password and passkey"),

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from agent.wire import sshsig
-from fleet.client import advice, filters, keys, output, profile, trust
+from fleet.client import advice, browser, filters, keys, output, profile, trust
 from fleet.client.errors import ClientError
 from fleet.client.filters import Filters
 from fleet.client.group import Group
@@ -54,7 +54,16 @@ for command in (request, answer, forward, shell, end, audit):
 @main.command()
 @click.argument("url", required=False)
 @click.option(
-    "--token", help="The token from the portal's page “Account and tokens”; - reads standard input."
+    "--token",
+    help="A token from the portal's page “Account and tokens”, instead of the browser; - reads "
+    "standard input.",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(browser.SCOPES),
+    help="What to ask for; repeat it. Left out: all that you may.",
 )
 @click.option("--key", help="The Ed25519 key file, in OpenSSH format.")
 @click.option(
@@ -72,20 +81,20 @@ def login(
     folder: Path,
     url: str | None,
     token: str | None,
+    scopes: tuple[str, ...],
     key: str | None,
     device_root: Path | None,
     ca: Path | None,
 ) -> None:
-    """Sign in to a portal; asks for what is not given."""
+    """Sign in to a portal: shows a code to approve in the browser. A script gives --token."""
     old = _old_profile(folder)
     url = check_url(url or click.prompt(_("Portal"), default=old.url if old else None))
     if token == "-":  # noqa: S105
         token = sys.stdin.readline().strip()
-    token = check_token(token or click.prompt(_("Token"), hide_input=True))
     made = profile.Profile(
         folder=folder,
         url=url,
-        token=token,
+        token="" if token is None else check_token(token),
         specialist="",
         key=str(Path(key).absolute()) if key else (old.key if old else "id_ed25519"),
         device_root=str(device_root.absolute())
@@ -93,6 +102,8 @@ def login(
         else (old.device_root if old else "device-root.pem"),
         ca=str(ca.absolute()) if ca else (old.ca if old else None),
     )
+    if token is None:
+        made.token = check_token(browser.sign_in(made, scopes))
     with Portal(made) as portal:
         me = portal.me()
     made.specialist = str(me["username"])

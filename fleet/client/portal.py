@@ -76,6 +76,21 @@ def check_token(token: str) -> str:
     return token
 
 
+def tls_context(url: str, profile: Profile) -> ssl.SSLContext | None:
+    """How the portal is verified; None for plain HTTP. Raises ClientError."""
+    if not url.startswith("https:"):
+        return None
+    path = profile.ca_path
+    try:
+        return ssl.create_default_context(cafile=str(path) if path else None)
+    except (OSError, ssl.SSLError) as error:
+        raise ClientError(
+            _(
+                "The portal's CA {path} cannot be read ({error}). Name it with: {command} FILE"
+            ).format(path=path, error=error, command=advice.command("login", url, "--ca"))
+        ) from error
+
+
 class Declined(ClientError):
     """The portal understood, and will not do it; its words say why."""
 
@@ -106,7 +121,7 @@ class Portal:
             "User-Agent": "patency/1",
         }
         self.is_loopback = is_loopback(urlsplit(self.url).hostname or "")
-        self.ssl = self._context(profile)
+        self.ssl = tls_context(self.url, profile)
         self._http = httpx.Client(
             base_url=f"{self.url}/api/v1/",
             headers=self.headers,
@@ -114,19 +129,6 @@ class Portal:
             verify=self.ssl or True,
             trust_env=not self.is_loopback,  # no proxy to this machine itself
         )
-
-    def _context(self, profile: Profile) -> ssl.SSLContext | None:
-        if not self.url.startswith("https:"):
-            return None
-        path = profile.ca_path
-        try:
-            return ssl.create_default_context(cafile=str(path) if path else None)
-        except (OSError, ssl.SSLError) as error:
-            raise ClientError(
-                _(
-                    "The portal's CA {path} cannot be read ({error}). Name it with: {command} FILE"
-                ).format(path=path, error=error, command=advice.command("login", self.url, "--ca"))
-            ) from error
 
     def __enter__(self) -> "Portal":
         return self

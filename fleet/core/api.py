@@ -77,10 +77,6 @@ def plain(code: str, **values: Any) -> dict[str, str]:
         "second_factor": _(
             "Your account needs a second factor. Open the portal in the browser and set it up."
         ),
-        "confirm": _(
-            "Confirm who you are first: open any page that asks for it in the browser, such as "
-            "“Account and tokens”, then send this again."
-        ),
     }
     return {"error": code, "detail": texts[code] % values if values else texts[code]}
 

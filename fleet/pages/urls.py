@@ -62,6 +62,7 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("account/sessions/end/", accounts.sessions_end, name="sign-ins-end"),
     path("account/sessions/<int:sign_in>/end/", accounts.session_end, name="sign-in-end"),
     path("account/confirm/", accounts.confirm, name="account_reauthenticate"),
+    path("connect/", accounts.connect, name="connect"),
     path("sign-in/", accounts.sign_in, name="account_login"),
     path("sign-in/code/", accounts.code, name="mfa_authenticate"),
     path("sign-in/passkey/", accounts.passkey, name="mfa_login_webauthn"),

@@ -83,6 +83,9 @@ class TestPortal:
         self.deny: int | None = None  # the status with which the portal itself refuses a request
         self.slow_s = 0.0
         self.languages: list[str] = []
+        # What a sign-in by the browser is answered with, in turn; and the forms that came.
+        self.decisions: list[tuple[int, Any]] = [(200, {"access_token": TOKEN})]
+        self.forms: list[dict[str, str]] = []
         self.answers: list[JSON] = []
         self.away = False
         self.turn_away = False  # websockets alone
@@ -149,6 +152,10 @@ class TestPortal:
                 break
         if self.away:
             status, answer = 502, None
+        elif scope["path"].startswith("/api/v1/sign-in/"):
+            form = {k: v[0] for k, v in parse_qs(body.decode()).items()}
+            self.forms.append(form)
+            status, answer = self._sign_in(scope["path"])
         elif not known:
             status, answer = 401, {"error": "not_authenticated", "detail": "The token is unknown."}
         else:
@@ -160,6 +167,14 @@ class TestPortal:
         data = b"<html>" if answer is None else json.dumps(answer).encode()
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": data})
+
+    def _sign_in(self, path: str) -> tuple[int, Any]:
+        if path.endswith("/token/"):
+            return self.decisions.pop(0)
+        return 200, {
+            "device_code": "secret-of-this-sign-in", "user_code": "BCDF-GHJK", "interval": 1,
+            "verification_uri": "https://elsewhere.example/connect/", "expires_in": 600,
+        }  # fmt: skip
 
     async def _answer(self, method: str, path: str, query: JSON, body: JSON) -> tuple[int, Any]:
         if path == "me/":

@@ -30,7 +30,7 @@ def test_login_stores_who_and_where_for_its_owner_only(
     assert file.stat().st_mode & 0o777 == 0o600
     stored = json.loads(file.read_text())
     assert (stored["url"], stored["token"], stored["specialist"]) == (portal.url, TOKEN, "noor")
-    done = command("login", given=f"\n{TOKEN}\n".encode())  # asks, and offers what is known
+    done = command("login", given=b"\n")  # asks, and offers what is known
     assert TOKEN not in done.stdout.decode() + done.stderr.decode()
 
 

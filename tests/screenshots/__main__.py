@@ -108,6 +108,8 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "codes-new": (specialist, "/account/security/codes/new/"),
         "password": (specialist, "/account/security/password/"),
         "confirm": (specialist, "/account/confirm/?next=/account/"),
+        "connect": (specialist, "/connect/"),
+        "connect-decide": (specialist, f"/connect/?code={seed.user_code}"),
         "factor-needed": ("tokafor", "/account/security/needed/"),
         "app-new": ("tokafor", "/account/security/app/"),
         "code": ("half-way", "/sign-in/code/"),
@@ -155,6 +157,8 @@ def _picture(context: Any, address: str, target: Path) -> list[str]:
     page.goto(address)
     if target.stem == "menu":
         page.click(".menu > summary")
+    if target.stem == "connect-decide":
+        page.click("form.card-body button[type=submit]")
     page.wait_for_timeout(700)  # the charts and the times are drawn
     target.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=target, full_page=True)

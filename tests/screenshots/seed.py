@@ -28,8 +28,10 @@ from agent.wire.catalogue import (
     SessionState,
 )
 from agent.wire.challenge import to_sign
+from agent.wire.messages import SshProof
 from fleet.access import services as access
 from fleet.access.models import Session
+from fleet.accounts import device_codes
 from fleet.accounts.models import Organisation, User
 from fleet.accounts.services import add_key, issue_token
 from fleet.audit.models import DeviceEntry
@@ -80,6 +82,7 @@ class Seed:
         self.users: dict[str, User] = {}
         self.sessions: dict[str, Session] = {}
         self.jobs: dict[str, str] = {}
+        self.user_code = ""
         self._injectors: dict[str, Injector] = {}
         self._keys: dict[str, Ed25519PrivateKey] = {}
         self.make()
@@ -134,6 +137,9 @@ class Seed:
             data={"name": "YubiKey 5", "credential": credential},
         )  # fmt: skip
         RecoveryCodes.activate(specialist)
+        self.user_code = device_codes.start(
+            name="patency, maries-laptop", scopes=(), address="192.0.2.41", now=self.now
+        ).user_code
 
     def sign_in(self, username: str) -> str:
         """A session of theirs, as the cookie's value; of “half-way” the code is still to come."""
@@ -280,8 +286,8 @@ class Seed:
             return session
         signature = sshsig.sign(self._key, to_sign(bytes(session.challenge or b""), CLIENT_KEY))
         access.answer(
-            actor=session.specialist, session=session, client_key=CLIENT_KEY, signature=signature,
-            now=self._later(injector, 20),
+            actor=session.specialist, session=session, client_key=CLIENT_KEY,
+            proof=SshProof(signature=signature), now=self._later(injector, 20),
         )  # fmt: skip
         self._later(injector, 1)
         injector.says(session, s.PRESENCE)

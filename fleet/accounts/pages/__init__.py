@@ -1,5 +1,6 @@
 """The pages of accounts: getting in, what one gets in with, one's own tokens."""
 
+from fleet.accounts.pages.connect import connect
 from fleet.accounts.pages.entrance import code, passkey, sign_in, sign_out
 from fleet.accounts.pages.security import (
     app_new,
@@ -26,6 +27,7 @@ __all__ = [
     "codes",
     "codes_new",
     "confirm",
+    "connect",
     "language",
     "passkey",
     "passkey_new",

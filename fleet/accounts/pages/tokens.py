@@ -1,6 +1,7 @@
 """One's own account: tokens, keys, language."""
 
 from datetime import timedelta
+from typing import Any
 
 from django import forms
 from django.conf import settings
@@ -8,17 +9,26 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils import translation
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from fleet.accounts import own
-from fleet.accounts.models import Language, User
+from fleet.accounts.models import Language, Role, User
 from fleet.accounts.pages.entrance import safe_next
+from fleet.accounts.permissions import Scope, scopes_of
 from fleet.accounts.recent import confirmed
 from fleet.core import clock, widgets
 from fleet.core.errors import Invalid
 from fleet.pages.http import page, person, show
+
+SCOPE_WORDS: dict[Scope, Promise] = {
+    Scope.READ: gettext_lazy("see what you see"),
+    Scope.ACCESS: gettext_lazy("ask for access, and work on injectors"),
+    Scope.JOBS: gettext_lazy("create jobs, and download bundles"),
+    Scope.ADMIN: gettext_lazy("enrol, move and revoke injectors, and change access servers"),
+}
 
 
 class TokenForm(forms.Form):
@@ -40,12 +50,23 @@ class TokenForm(forms.Form):
         initial="30",
         widget=widgets.select(),
     )
+    scopes = forms.MultipleChoiceField(
+        label=gettext_lazy("It may"), widget=forms.CheckboxSelectMultiple, required=False
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["scopes"]
+        if isinstance(field, forms.MultipleChoiceField):
+            offered = scopes_of(Role(user.role))
+            field.choices = [(scope.value, SCOPE_WORDS[scope]) for scope in offered]
+            field.initial = [Scope.READ.value]
 
 
 @page
 @require_safe
 def account(request: HttpRequest) -> HttpResponse:
-    return _account(request, TokenForm())
+    return _account(request, TokenForm(user=person(request)))
 
 
 @page
@@ -53,7 +74,7 @@ def account(request: HttpRequest) -> HttpResponse:
 @confirmed
 def token_new(request: HttpRequest) -> HttpResponse:
     """Answers with the page itself: the secret is in this one response and nowhere else."""
-    form = TokenForm(request.POST)
+    form = TokenForm(request.POST, user=person(request))
     if not form.is_valid():
         return _account(request, form, status=400)
     try:
@@ -61,12 +82,13 @@ def token_new(request: HttpRequest) -> HttpResponse:
             person(request),
             name=form.cleaned_data["name"],
             life=timedelta(days=int(form.cleaned_data["days"])),
+            scopes=form.cleaned_data["scopes"],
             now=clock.now(),
         )
     except Invalid as error:
         form.add_error(None, error.message)
         return _account(request, form, status=400)
-    return _account(request, TokenForm(), secret=secret)
+    return _account(request, TokenForm(user=person(request)), secret=secret)
 
 
 @page
@@ -84,7 +106,10 @@ def _account(
     context = {
         "form": form,
         "secret": secret,
-        "tokens": user.tokens.filter(expires_at__gt=clock.now()),
+        "tokens": [
+            (token, [SCOPE_WORDS[Scope(scope)] for scope in token.scopes.split()])
+            for token in user.tokens.filter(expires_at__gt=clock.now())
+        ],
         "keys": user.keys.all(),
     }
     return show(request, "accounts/account.html", context, status=status)

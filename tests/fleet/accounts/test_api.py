@@ -18,6 +18,7 @@ def test_me(api: Callable[[User], Any], owner: User) -> None:
         "role": "specialist",
         "organisation": "Vendor",
         "language": "en",
+        "scopes": ["read", "access", "jobs"],
     }
 
 

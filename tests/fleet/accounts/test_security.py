@@ -205,7 +205,7 @@ def test_what_hurts_most_asks_again_after_five_minutes(
 def test_a_form_that_was_interrupted_goes_on(owner: User) -> None:
     client = Client()
     open_session(client, owner, age_s=301)
-    asked = client.post("/account/tokens/", {"name": "laptop", "days": "30"})
+    asked = client.post("/account/tokens/", {"name": "laptop", "days": "30", "scopes": "read"})
     target = "/account/tokens/"
     assert asked["Location"] == "/account/confirm/?next=%2Faccount%2Ftokens%2F"
     answer = client.post("/account/confirm/", {"code": code(), "next": target})

@@ -79,7 +79,7 @@ def test_a_token_is_shown_once_and_can_be_revoked(
     owner: User, browser: Callable[[User], Client]
 ) -> None:
     client = browser(owner)
-    made = client.post("/account/tokens/", {"name": "laptop", "days": "30"})
+    made = client.post("/account/tokens/", {"name": "laptop", "days": "30", "scopes": "read"})
     found = re.search(r"pat_[\w-]+", made.content.decode())
     assert found is not None
     assert use_token(found[0], now=clock.now()) == owner
@@ -92,7 +92,18 @@ def test_a_token_is_shown_once_and_can_be_revoked(
     assert actions == ["token:create", "token:revoke"]
 
 
-@pytest.mark.parametrize("answers", [{}, {"name": "  ", "days": "30"}, {"name": "x", "days": "9"}])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {"name": "  ", "days": "30", "scopes": "read"},
+        {"name": "x", "days": "9", "scopes": "read"},
+        {"name": "x", "days": "30"},
+        {"name": "x", "days": "30", "scopes": "root"},
+        {"name": "x", "days": "30", "scopes": "admin"},
+        {"name": "x", "days": "365", "scopes": "access"},
+    ],
+)
 def test_a_wrong_token_is_not_made(
     answers: dict[str, str], owner: User, browser: Callable[[User], Client]
 ) -> None:
@@ -103,15 +114,15 @@ def test_a_wrong_token_is_not_made(
 def test_twenty_tokens_are_enough(owner: User, browser: Callable[[User], Client]) -> None:
     client = browser(owner)
     for number in range(20):
-        client.post("/account/tokens/", {"name": f"t{number}", "days": "1"})
-    response = client.post("/account/tokens/", {"name": "one more", "days": "1"})
+        client.post("/account/tokens/", {"name": f"t{number}", "days": "1", "scopes": "read"})
+    response = client.post("/account/tokens/", {"name": "one more", "days": "1", "scopes": "read"})
     assert "Revoke one first" in response.content.decode()
 
 
 def test_a_token_of_others_is_like_none(
     owner: User, colleague: User, browser: Callable[[User], Client]
 ) -> None:
-    browser(owner).post("/account/tokens/", {"name": "laptop", "days": "30"})
+    browser(owner).post("/account/tokens/", {"name": "laptop", "days": "30", "scopes": "read"})
     token = ApiToken.objects.get()
     assert browser(colleague).post(f"/account/tokens/{token.pk}/revoke/").status_code == 404
     assert ApiToken.objects.exists()
