@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from agent.drivers import Service
-from agent.streams import MAX_FILES, WRITE_AHEAD, Streams, TooManyFiles
+from agent.pipes import WRITE_AHEAD
+from agent.streams import MAX_FILES, Streams, TooManyFiles
 from agent.wire.catalogue import ClinicalState, Level
 from agent.wire.frames import FrameType, Header
 from agent.wire.mux import Accepted, Data, Ended, Event, Mux, Reset, ResetCode
