@@ -31,7 +31,7 @@ from agent.outflow import Message, Outflow, Source
 
 READS = 64  # packets before the loop's other work has its turn
 PIECES = 8  # pieces, likewise
-PIECE = 64 * 1024  # bytes of frames that go to TLS at once
+PIECE = 60 * 1024  # bytes of frames after which no more go to TLS at once: two of the largest
 
 Token = object
 
@@ -329,16 +329,9 @@ class Link:
         of the kernel for each frame.
         """
         self._writing = True
+        waits = True
         try:
-            for _each in range(PIECES):
-                if not client.write() or client is not self._client:
-                    break
-                if not self._fill(client):
-                    client.write()
-                    break
-            else:
-                # The socket took all of it: with nothing queued, no event would bring us back here.
-                self._loop.call_soon(self._writable, client)
+            waits = not self._drain(client)
         except OSError as error:
             self._broken(client, error)
         except Exception as error:
@@ -347,7 +340,18 @@ class Link:
         finally:
             self._writing = False
         if client is self._client:
-            self._watch(client, client.busy)
+            self._watch(client, waits)
+
+    def _drain(self, client: Client) -> bool:
+        """Whether nothing waits for the socket. Raises OSError."""
+        for _each in range(PIECES):
+            if not client.write() or client is not self._client:
+                return False
+            if not self._fill(client):
+                return client.lane.flush()
+        # The socket took all of it: with nothing queued, no event would bring us back here.
+        self._loop.call_soon(self._writable, client)
+        return not client.busy
 
     def _fill(self, client: Client) -> bool:
         """Put frames that may leave into the lane, a piece of them, or one message into paho's

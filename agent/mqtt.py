@@ -58,8 +58,11 @@ class Client(paho.Client):
     def write(self) -> bool:
         """Write what waits, the lane's before paho's; whether the socket took all of it. Raises
         OSError."""
-        if self.lane.flush() and self.want_write():
-            self.loop_write()
+        if not self.lane.flush():
+            return False
+        if not self.want_write():
+            return True
+        self.loop_write()
         return not self.busy
 
     def drop(self) -> None:

@@ -29,6 +29,10 @@ from agent.wire.pacer import MARKS, Pacer, Turn
 
 PATIENCE = 4096  # bytes of frames that may pass a message whose turn it is
 
+# Of data in a frame: two of them, with all that stands around them, fill four TLS records. A byte
+# more would need a fifth.
+LARGEST = 32 * 1024 - 160
+
 Source = Callable[[Turn, int], bytes | None]  # the turn it is, and the most data in a frame
 
 
@@ -76,14 +80,17 @@ class Outflow:
 
     def next(self, now: float) -> bytes | Message | None:
         """What leaves now, counted as sent; None when nothing may, or nothing waits."""
-        pacer, cap = self.pacer, self._cap.turn(now)
-        turn = min(pacer.turn, cap)
+        pacer, cap = self.pacer, Turn.BULK
+        turn, most = pacer.turn, min(pacer.frame, LARGEST)
+        if self._cap.rate is not None:
+            cap = self._cap.turn(now)
+            turn, most = min(turn, cap), min(most, self._cap.frame)
         if self._waiting and self._owed <= 0:
             if self._fits(cap):
                 return self._message(now)
             turn = min(turn, Turn.INTERACTIVE if self._passed < PATIENCE else Turn.CONTROL)
         if self.streaming:
-            frame = self._source(turn, min(pacer.frame, self._cap.frame))
+            frame = self._source(turn, most)
             if frame is not None:
                 self._frame(now, len(frame))
                 return frame

@@ -29,6 +29,7 @@ class Pipe(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(READ))
         self._reading = True
+        self._room = 0  # bytes that `get_buffer` offered
         self._full = False  # the socket takes no more for now
         self._waiting: deque[bytes] = deque()  # data that came before the socket, or in a pause
         self._uncredited = 0
@@ -47,12 +48,14 @@ class Pipe(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # Reading is paused while there is no credit, so there is some.
-        return self._buffer[: min(READ, max(1, self._mux.writable(self._stream)))]
+        self._room = min(READ, max(1, self._mux.writable(self._stream)))
+        return self._buffer[: self._room]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._mux.send(self._stream, bytes(self._buffer[:nbytes]))
         self._channel.bytes_up += nbytes
-        self._read_if_there_is_room()
+        if nbytes >= self._room:
+            self._read_if_there_is_room()
         self._channel.ready()
 
     def eof_received(self) -> bool:

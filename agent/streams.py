@@ -183,7 +183,9 @@ class Streams:
         """The frame that goes out next, of those whose turn it is, with at most so many bytes of
         data; None when there is none to send now."""
         turns = self._turns
-        for hold_bulk in (True, False) if turn is Turn.BULK else (True,):
+        # One mux keeps the order itself; of several none sends bulk while another has better.
+        rounds = (True, False) if len(turns) > 1 else (False,)
+        for hold_bulk in rounds if turn is Turn.BULK else (True,):
             for _each in range(len(turns)):
                 channel = turns[0]
                 turns.rotate(-1)
