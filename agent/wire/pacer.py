@@ -32,6 +32,7 @@ FIRST = 4 * 1024  # bytes allowed before anything is measured
 LEAST = 2 * 1024
 MIN_FRAME = 1024
 MARKS = 4  # in what is allowed
+LONGER_S = 0.45  # more than LEAST and a frame take at 64 kbit/s
 _REMEMBERED_S = 2.0
 
 
@@ -101,7 +102,7 @@ class Pacer:
         mark = self._marks.popleft()
         self._delivered, self._delivered_at = mark.sent, now
         took = max(now - mark.at, 1e-6)
-        if took < self.round_trip or (self.allowed <= LEAST and took > self.round_trip + TARGET_S):
+        if took < self.round_trip or (self.allowed <= LEAST and took > self.round_trip + LONGER_S):
             self.round_trip = took
         if mark.sent == mark.delivered:
             return
