@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.lane import BUFFER, LONGEST, MAX_PACKET, RECORD, Lane, Next, TooLarge
+from agent.link import PIECE
+from agent.outflow import LARGEST
 from agent.wire import topics
+from agent.wire.frames import HEADER, TAG
 
 DEVICE = "device-0001"
 DOWN, UP = topics.down_stream(DEVICE), topics.up_stream(DEVICE)
@@ -213,6 +216,16 @@ def test_frames_leave_in_one_piece_as_whole_packets(frames: list[bytes]) -> None
     assert way.flush()
     assert wire.pieces == 1
     assert wire.taken == b"".join(publish(UP, frame) for frame in frames)
+
+
+def test_two_of_the_largest_frames_fill_four_records() -> None:
+    wire = Wire()
+    way = Lane(cast(Any, wire), "d" * 64)
+    for _each in range(2):
+        way.put(bytes(HEADER.size + LARGEST + TAG))
+    assert way.flush()
+    assert 4 * RECORD - 256 < len(wire.taken) <= 4 * RECORD
+    assert LARGEST < PIECE <= 2 * LARGEST
 
 
 def test_what_waits_is_offered_once_more_at_the_end() -> None:

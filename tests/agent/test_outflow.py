@@ -94,12 +94,15 @@ def test_a_backlog_leaves_in_order_and_its_queue_stays_short(
 ) -> None:
     path = Path(KBIT_64, round_trip_s)
     messages = path.backlog(512 * 1024 // size, size)  # the core's window, full
-    longest = path.run(20)
+    longest = path.run(20)  # it learns the path
+    before = len(path.messages)
+    longest = max(longest, path.run(20))
     assert path.messages == messages[: len(path.messages)]
     assert longest < 0.6 * LATE_S  # two of the large messages, and what the pacer allows
-    carried = sum(len(message.payload) + OVERHEAD for message in path.messages)
-    # And the line is used; but a message cannot be cut, and a far line has one large one at a time.
-    share = 0.8 if size < 1000 or round_trip_s < 0.1 else 0.35
+    carried = sum(len(message.payload) + OVERHEAD for message in path.messages[before:])
+    # And the line is used; but a message cannot be cut, and where an answer takes long the line is
+    # idle meanwhile.
+    share = 0.8 if round_trip_s < (0.5 if size < 1000 else 0.1) else 0.35
     assert carried > share * 20 * KBIT_64
 
 

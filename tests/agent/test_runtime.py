@@ -387,6 +387,21 @@ async def test_frames_go_to_and_come_from_the_parts(tmp_path: Path) -> None:
         await served.until(lambda: len(served.frames) == 3)
 
 
+async def test_a_frame_that_makes_its_part_fail_harms_no_other(tmp_path: Path) -> None:
+    came: list[bytes] = []
+
+    def sink(frame: bytes) -> None:
+        if frame == b"bad":
+            raise ValueError("no frame of mine")
+        came.append(frame)
+
+    async with running(tmp_path, **part(lambda agent: agent.on_frame(sink))) as (_agent, served):
+        for frame in (b"one", b"bad", b"two"):
+            served.gate.publish(topics.down_stream(DEVICE), frame)
+        await served.until(lambda: came == [b"one", b"two"])
+        assert served.connects == 1
+
+
 # --- life ----------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,7 @@ ORDER = (
     "loss-and-delay",
     "half-open",
     "slow-link",
+    "slow-backlog",
     "crowd",
     "disk-full",
     "job-repeated",

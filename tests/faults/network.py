@@ -249,6 +249,41 @@ async def _slow_link(folder: Path) -> str:
     )
 
 
+@experiment(
+    "slow-backlog",
+    fault="64 kbit/s with a bulk transfer running, and all that a day without a link has left",
+    must="no heartbeat more than 2 s late",
+)
+def slow_backlog(folder: Path) -> str:
+    return _run(_slow_backlog(folder))
+
+
+async def _slow_backlog(folder: Path) -> str:
+    for_s, minutes = max(20, scaled(300)), 24 * 60
+    weather = Weather(rate=slow.KBIT_64, delay_s=0.02)
+    async with slow.running(folder, weather) as (agent, served, source, relay):
+        await slow.away(agent, served, relay, minutes)
+        waiting, connects = agent.outbox.depth, served.connects
+        before, bulk = relay.passed[0], served.bulk_bytes
+        await slow.saturate(agent, served, source, for_s)
+        carried, decided = relay.passed[0] - before, waiting - agent.outbox.depth
+        bulk = served.bulk_bytes - bulk
+        late, echo, connects = served.late_s, served.echo_s, served.connects - connects
+        left = agent.outbox.depth
+    assert max(late) <= slow.LATE_S
+    assert max(echo) <= slow.LATE_S
+    assert left, "nothing waited any more"
+    assert carried > 0.5 * for_s * slow.KBIT_64, "the link was not busy"
+    assert min(bulk, decided) > 0, "one stopped the other"
+    assert not connects
+    return (
+        f"{minutes} batches of telemetry waited; {for_s} s of it: {len(late)} heartbeats, p50"
+        f" {percentile(late, 0.5):.2f} s, latest {max(late):.2f} s; {len(echo)} keystrokes up,"
+        f" latest {max(echo):.2f} s; {decided} batches were decided beside {bulk // 1024} KB of"
+        f" bulk; the link carried {carried / for_s * 8 / 1000:.0f} kbit/s"
+    )
+
+
 # --- half-open -----------------------------------------------------------------------------------
 
 

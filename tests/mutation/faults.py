@@ -76,6 +76,16 @@ TABLE = (
         ("tests/agent/test_slow_link.py::test_a_heartbeat_is_never_two_seconds_late_at_64_kbit",),
     ),
     Mutation(
+        "a backlog waits for room like bulk",
+        "agent/outflow.py",
+        "        if cap is Turn.CONTROL:\n            return False",
+        "        return True",
+        (
+            "tests/agent/test_outflow.py::test_a_backlog_leaves_in_order_and_its_queue_stays_short",
+            "tests/agent/test_slow_link.py::test_a_backlog_keeps_no_heartbeat_waiting_at_64_kbit",
+        ),
+    ),
+    Mutation(
         "a fleet does not come back in step",
         "agent/core.py",
         "deadline=self._jitter.uniform(0, ceiling))",
