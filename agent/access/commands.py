@@ -22,8 +22,8 @@ import msgspec
 
 from agent import advice, i18n, remote
 from agent.access import policy
-from agent.access.desk import PANEL
 from agent.access.effects import PanelResult
+from agent.access.machine import PANEL
 from agent.access.pins import Verdict
 from agent.access.shell import Access
 from agent.control import Args, Handler

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.access import ledger, policy
 from agent.access.conditions import Facts
-from agent.access.desk import AGENT, PORTAL, Desk
+from agent.access.desk import Desk
 from agent.access.effects import (
     Activate,
     Count,
@@ -38,6 +38,7 @@ from agent.access.effects import (
     SendChallenge,
     SendReceipt,
 )
+from agent.access.machine import AGENT, PORTAL
 from agent.access.pins import Pins
 from agent.access.signed import entitlement_store, roster_store
 from agent.errors import AuditUnwritable, StoreError
