@@ -30,6 +30,7 @@ def seed(data: Path, count: int) -> dict[str, Any]:
     from fleet.core import clock
     from fleet.enrolment import ca
     from fleet.inventory.models import Device, ProductLine, Site
+    from tests.entitled import entitle
 
     now = clock.now()
     call_command("migrate", verbosity=0, interactive=False)
@@ -45,6 +46,7 @@ def seed(data: Path, count: int) -> dict[str, Any]:
             serial=f"SN-{number}", product_line=line, site=site, organisation=hospital,
             services={"ssh": "os"}, clinical_state="idle", created_at=now,
         )  # fmt: skip
+        entitle(line.pk, device.serial)
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = ca.issue_device(device.pk, key.public_key(), now=now)
         chain = leaf.public_bytes(Encoding.PEM).decode() + ca.pem("device-ca")
