@@ -19,6 +19,7 @@ from fleet.client.errors import ClientError
 from fleet.client.filters import Filters
 from fleet.client.group import Group
 from fleet.client.i18n import _
+from fleet.client.origin_commands import access_origin
 from fleet.client.portal import Portal, check_token, check_url
 from fleet.client.sessions import answer, audit, end, forward, request, shell
 
@@ -44,7 +45,7 @@ def main(ctx: click.Context, folder: Path | None) -> None:
     ctx.obj = folder or profile.default_folder()
 
 
-for command in (request, answer, forward, shell, end, audit):
+for command in (request, answer, forward, shell, end, audit, access_origin):
     main.add_command(command)
 
 

@@ -1,6 +1,7 @@
-"""Front-end files of others, held in fleet/static/vendor by exact version, hash and licence.
+"""Front-end files of others, held by exact version, hash and licence: the portal's in
+fleet/static/vendor, the browser client's in fleet/client/web/vendor.
 
-`manifest.json` is a list of {file, package, version, licence, sha256, source}. `source` is the path
+`manifest.json` in each is a list of {file, package, version, licence, sha256, source}. `source` is the path
 inside the npm package; a licence that a package does not ship has none, and the icon sprite
 lists the icons it is made of. Nothing here runs when the portal does: no node at run time.
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TypedDict
 
 VENDOR = Path(__file__).resolve().parent.parent / "static" / "vendor"
+CLIENT_VENDOR = VENDOR.parents[1] / "client" / "web" / "vendor"
+ROOTS = (VENDOR, CLIENT_VENDOR)
 MANIFEST = VENDOR / "manifest.json"
 _NPM_DEADLINE_S = 120
 

@@ -17,8 +17,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not options["check"]:
-            vendored.refresh()
-        problems = vendored.check()
+            for root in vendored.ROOTS:
+                vendored.refresh(root)
+        problems = [problem for root in vendored.ROOTS for problem in vendored.check(root)]
         if problems:
             raise CommandError("\n".join(problems))
-        self.stdout.write(f"{len(vendored.entries())} vendored files are as listed")
+        count = sum(len(vendored.entries(root / "manifest.json")) for root in vendored.ROOTS)
+        self.stdout.write(f"{count} vendored files are as listed")
