@@ -117,7 +117,7 @@ class BrowserPortal(TestPortal):
         self.answers.append(body)
         assert held.challenge is not None
         key = base64.b64decode(body["client_key"])
-        if not self._is_signed(body["proof"], challenge.to_sign(held.challenge, key)):
+        if not self.is_signed(body["proof"], challenge.to_sign(held.challenge, key)):
             held.state, held.reason = "refused", "bad_signature"
             return 200, self._show(held)
         held.state = "presence"
@@ -130,7 +130,7 @@ class BrowserPortal(TestPortal):
             held.state = "active"
         return 200, self._show(held)
 
-    def _is_signed(self, proof: JSON, signed: bytes) -> bool:
+    def is_signed(self, proof: JSON, signed: bytes) -> bool:
         data, client, signature, id = (
             base64.b64decode(proof[name])
             for name in ("authenticator_data", "client_data", "signature", "id")
