@@ -1,9 +1,9 @@
 """Front-end files of others, held by exact version, hash and licence: the portal's in
 fleet/static/vendor, the browser client's in fleet/client/web/vendor.
 
-`manifest.json` in each is a list of {file, package, version, licence, sha256, source}. `source` is the path
-inside the npm package; a licence that a package does not ship has none, and the icon sprite
-lists the icons it is made of. Nothing here runs when the portal does: no node at run time.
+`manifest.json` in each is a list of {file, package, version, licence, sha256, source}. `source` is
+the path inside the npm package; a licence that a package does not ship has none, and the icon
+sprite lists the icons it is made of. Nothing here runs when the portal does: no node at run time.
 """
 
 import hashlib

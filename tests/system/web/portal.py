@@ -1,24 +1,22 @@
 """A portal for the browser client's pages: `tests.client.portal`, with the calls of a browser.
 
 It decides by itself what it sends and can lie, as one in an attacker's hands could. Its injector
-end takes an access passkey, checked by what WebAuthn says and no code of ours.
+end takes an access passkey, checked as a real injector checks it.
 """
 
 import asyncio
 import base64
-import hashlib
 import json
 import secrets
-import struct
 from typing import Any
-from urllib.parse import urlsplit
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
+import msgspec
 
+from agent.access import passkeys
 from agent.wire import challenge
+from agent.wire.messages import PasskeyProof
 from agent.wire.mux import Mux
+from agent.wire.roster import Passkey
 from agent.wire.seal import Role, derive
 from tests.client.portal import JSON, Held, TestPortal
 
@@ -30,12 +28,12 @@ ASKED: JSON = {
 
 
 class BrowserPortal(TestPortal):
-    """`passkeys` are public points by credential id; `origin` where they belong."""
+    """`passkeys` are those of its roster, by credential id; `origin` is where they belong."""
 
     def __init__(self, *args: Any, origin: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self.origin = origin
-        self.passkeys: dict[bytes, ec.EllipticCurvePublicKey] = {}
+        self.passkeys: dict[bytes, Passkey] = {}
         self.tickets: dict[str, str] = {}  # ticket: session
         self.tokens: dict[str, str] = {}
         self.calls: list[tuple[str, dict[bytes, str]]] = []
@@ -131,24 +129,13 @@ class BrowserPortal(TestPortal):
         return 200, self._show(held)
 
     def is_signed(self, proof: JSON, signed: bytes) -> bool:
-        data, client, signature, id = (
-            base64.b64decode(proof[name])
-            for name in ("authenticator_data", "client_data", "signature", "id")
-        )
-        host = urlsplit(self.origin).hostname or ""
-        flags, _counter = struct.unpack(">BI", data[32:37])
-        said = json.loads(client)
-        expected = base64.urlsafe_b64encode(signed).decode().rstrip("=")
-        if (said["type"], said["origin"], said["challenge"]) != (
-            "webauthn.get", self.origin, expected,
-        ):  # fmt: skip
-            return False
-        if data[:32] != hashlib.sha256(host.encode()).digest() or flags & 5 != 5:
+        """As an injector whose roster has these passkeys would judge it."""
+        given = msgspec.convert({"kind": "passkey", **proof}, PasskeyProof)
+        known = self.passkeys.get(given.id)
+        if known is None:
             return False
         try:
-            self.passkeys[id].verify(
-                signature, data + hashlib.sha256(client).digest(), ec.ECDSA(SHA256())
-            )
-        except (InvalidSignature, KeyError):
+            passkeys.verify(given, known, origin=self.origin, challenge=signed, counter=0)
+        except passkeys.PasskeyError:
             return False
         return True

@@ -166,6 +166,7 @@ function offer({ session }, shown, found, sign) {
       { class: "lead" },
       _("These are the injector's own words, signed by it; the portal could not change them. Sign only if they are what you asked for."),
     ),
+    found.asked.break_glass ? breakGlass() : null,
     el(
       "div",
       { class: "columns" },
@@ -176,6 +177,11 @@ function offer({ session }, shown, found, sign) {
     el("p", { class: "actions" }, button),
     el("p", { class: "muted" }, _("Session"), " ", el("span", { class: "mono" }, session)),
   );
+}
+
+function breakGlass() {
+  const text = _("This was asked for as an emergency. It is written down loudly on both sides, and no check at the injector is left out for it.");
+  return notice("warning", _("Break-glass:"), el("p", {}, text));
 }
 
 function whatIsAsked({ terms, asked }) {

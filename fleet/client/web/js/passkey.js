@@ -1,6 +1,6 @@
 // The access passkey: made at this origin, and good for nothing but an injector's challenge.
 
-import { concat, fromUtf8, sha256, toBase64, utf8 } from "./bytes.js";
+import { concat, fromUtf8, sha256, toBase64, toHex, utf8 } from "./bytes.js";
 import { Told } from "./errors.js";
 
 const PATIENCE_MS = 120_000;
@@ -96,10 +96,8 @@ export function cose(algorithm, spki) {
   throw new Told("passkey_kind");
 }
 
-/** Forty digits to read over the telephone, in groups of four: those of SHA-256(id, key). */
-export async function spoken(id, key) {
-  const digest = await sha256(concat(new Uint8Array([id.length]), id, key));
-  const whole = digest.subarray(0, 20).reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
-  const digits = String(whole % 10n ** 40n).padStart(40, "0");
-  return digits.match(/.{4}/g).join(" ");
+/** The fingerprint to read over the telephone, as `patency trust sign` shows it to its keeper. */
+export async function fingerprint(id, key) {
+  const digits = toHex(await sha256(concat(id, key))).slice(0, 40);
+  return digits.match(/.{5}/g).join("-");
 }

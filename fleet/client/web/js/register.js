@@ -57,7 +57,7 @@ function main() {
 async function made(person, { id, key }) {
   const entry = { id: toBase64(id), key: toBase64(key) };
   const line = JSON.stringify(entry);
-  const digits = await passkey.spoken(id, key);
+  const digits = await passkey.fingerprint(id, key);
   const box = el("pre", { class: "copy", tabindex: "0", "aria-label": _("For the members file") }, line);
   const copied = el("span", { class: "muted", role: "status" });
   const copy = el("button", { type: "button" }, _("Copy"));
@@ -76,7 +76,7 @@ async function made(person, { id, key }) {
       el("p", {}, _("Send the line to the keeper of the trust key, and read them the fingerprint over the telephone. They compare it before they sign; until then no injector believes this passkey."))),
     card(_("Fingerprint"),
       el("p", { class: "code digits" }, digits),
-      el("p", { class: "muted" }, _("Forty digits, computed here from the passkey."))),
+      el("p", { class: "muted" }, _("Computed here from the passkey. The keeper of the trust key sees the same before signing."))),
     card(_("For the members file"),
       el("p", {}, _("Under “passkeys” of {person}:", { person })),
       box,
