@@ -19,9 +19,9 @@ def key_path() -> Path:
     return Path(settings.PATENCY_DATA) / "ca" / "audit.key"
 
 
-def create() -> None:
+def create(folder: Path | None = None) -> None:
     """Make the key, unless there is one: replacing it would orphan every device."""
-    path = key_path()
+    path = folder / key_path().name if folder is not None else key_path()
     if path.exists():
         return
     key = Ed25519PrivateKey.generate()

@@ -5,6 +5,10 @@ import logging
 import os
 from pathlib import Path
 
+from django.utils.translation import gettext as _
+
+from fleet.core.errors import Conflict
+
 log = logging.getLogger(__name__)
 
 
@@ -17,11 +21,33 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """As `write_private`, for a file of the person's choice: what is there is not written over.
+    Raises Conflict."""
+    if path.exists():
+        raise Conflict(
+            _("%(file)s is there already. Choose another name, or move it away first.")
+            % {"file": path}
+        )
+    write_private(path, data)
+
+
+def put_in_place(draft: Path, folder: Path) -> None:
+    """Make `draft` the folder of that name, which is not there or empty; all of it or nothing, and
+    safely on disk on return. Raises OSError."""
+    draft.replace(folder)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def hold(path: Path) -> int | None:

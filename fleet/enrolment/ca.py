@@ -11,11 +11,17 @@
 The device root's key goes to a folder of its own ($PATENCY_DATA/trust in the demo), to be taken
 away from this machine. A leaf is made of what the claim says; a CSR gives its public key and
 nothing else.
+
+Injectors believe these files and no others, so new ones are made beside the folder (`.ca-draft`)
+and take its place whole, once, when there is nothing in it. A file that is missing later is lost,
+and is never a reason to make new authorities: `lost` says what brings it back.
 """
 
 import ipaddress
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,8 +41,8 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from fleet.audit import keys as audit_keys
-from fleet.core.errors import Conflict
-from fleet.core.files import write_private
+from fleet.core.errors import Conflict, Invalid
+from fleet.core.files import put_in_place, write_private
 
 SPIFFE = "spiffe://patency/device/"
 LEAF_LIFE = timedelta(days=30)
@@ -45,6 +51,11 @@ INTERMEDIATE_LIFE = timedelta(days=5 * 365)
 ROOT_LIFE = timedelta(days=25 * 365)  # longer than an injector
 _SKEW = timedelta(hours=1)  # a device's clock may be a little behind
 DEFAULT_HOSTS = ("localhost", "127.0.0.1")
+NEXT_KEY = "device-ca-next.key"
+NEEDED = (
+    "audit.key", "device-root.pem", "device-ca.pem", "device-ca.key", "server-ca.pem",
+    "server-ca.key", "server.pem", "server.key",
+)  # fmt: skip
 
 
 def folder() -> Path:
@@ -63,18 +74,51 @@ class Pair:
 
 
 def exists() -> bool:
-    """Whether `init` has finished: the gate's certificate is written last."""
-    return (folder() / "server.pem").exists()
+    """Whether `init` has been run here, even if some of what it made is lost since."""
+    return any(path.suffix in (".pem", ".key") for path in _kept())
+
+
+def _kept() -> list[Path]:
+    return sorted(folder().iterdir()) if folder().is_dir() else []
+
+
+def missing() -> list[Path]:
+    """The files that must be there and are not; none before `init`, and not those of a device CA
+    that the root has yet to sign."""
+    if not exists():
+        return []
+    awaited = ("device-ca.pem", "device-ca.key") if (folder() / NEXT_KEY).exists() else ()
+    return [
+        folder() / name for name in NEEDED if name not in awaited and not (folder() / name).exists()
+    ]
+
+
+def lost(path: Path) -> Conflict:
+    """What to do about a file that is missing or damaged."""
+    if path.stem == "server":
+        return Conflict(
+            _(
+                "%(file)s is missing or damaged. No injector trusts it by itself, so make another,"
+                " with every name and address that injectors use:"
+                " manage.py ca renew-server --host NAME"
+            )
+            % {"file": path}
+        )
+    return Conflict(
+        _(
+            "%(file)s is missing or damaged. Restore it from a backup: injectors trust no other."
+            " Move %(folder)s away, then: manage.py ca restore FILE --passphrase-file WORDS"
+        )
+        % {"file": path, "folder": path.parent}
+    )
 
 
 def begin(root: x509.Certificate, *, now: datetime, hosts: Sequence[str] = DEFAULT_HOSTS) -> None:
     """Make what the portal makes by itself when the device root is made elsewhere. Raises Conflict
     when there are authorities: devices believe only those."""
     _must_be_first()
-    audit_keys.create()
-    write_private(folder() / "device-root.pem", root.public_bytes(Encoding.PEM))
-    write("server-ca", authority("Patency server CA", None, now, ROOT_LIFE))
-    issue_server(hosts=hosts, now=now)
+    with _drafted() as draft:
+        _make_own(draft, root, hosts=hosts, now=now)
 
 
 def init(
@@ -83,26 +127,68 @@ def init(
     """Make every authority, the root too. Raises Conflict when there are some: devices believe only
     those."""
     _must_be_first()
-    audit_keys.create()
-    root = authority("Patency device root", None, now, ROOT_LIFE)
     apart = offline or offline_folder()
-    write("device-root", root, key_in=apart)
-    write_private(apart / "device-root.pem", root.certificate.public_bytes(Encoding.PEM))
-    write("device-ca", authority("Patency device CA", root, now, INTERMEDIATE_LIFE))
+    _must_be_no_root(apart)
+    with _drafted() as draft:
+        root = authority("Patency device root", None, now, ROOT_LIFE)
+        _make_own(draft, root.certificate, hosts=hosts, now=now)
+        write("device-ca", authority("Patency device CA", root, now, INTERMEDIATE_LIFE), into=draft)
+        write("device-root", root, into=apart)
+
+
+def _make_own(draft: Path, root: x509.Certificate, *, hosts: Sequence[str], now: datetime) -> None:
+    audit_keys.create(draft)
+    write_private(draft / "device-root.pem", root.public_bytes(Encoding.PEM))
     server_ca = authority("Patency server CA", None, now, ROOT_LIFE)
-    write("server-ca", server_ca)
-    issue_server(hosts=hosts, now=now)
+    write("server-ca", server_ca, into=draft)
+    write("server", server_pair(hosts=hosts, now=now, issuer=server_ca), into=draft)
+
+
+def _draft() -> Path:
+    return Path(settings.PATENCY_DATA) / ".ca-draft"
+
+
+@contextmanager
+def _drafted() -> Iterator[Path]:
+    """A folder that becomes ours when everything in it was made; what an earlier one left that did
+    not come so far was never believed by anybody."""
+    shutil.rmtree(_draft(), ignore_errors=True)
+    yield _draft()
+    put_in_place(_draft(), folder())
 
 
 def _must_be_first() -> None:
     if exists():
-        raise Conflict(
-            _(
-                "There are certificate authorities in %(folder)s already. "
-                "Keep them: devices trust them."
-            )
-            % {"folder": folder()}
+        told = _(
+            "There are certificate authorities in %(folder)s already. "
+            "Keep them: devices trust them."
+        ) % {"folder": folder()}
+        raise Conflict(" ".join([told, *(lost(path).message for path in missing())]))
+    if _kept():
+        raise Conflict(_("%(folder)s is not empty. Move it away first.") % {"folder": folder()})
+
+
+def _must_be_no_root(apart: Path) -> None:
+    """A root that lies there has its authorities, elsewhere or in a backup; unless it was made a
+    moment ago, by an `init` that did not come to its end."""
+    path = apart / "device-root.key"
+    if not path.exists():
+        return
+    drafted = _draft() / "device-root.pem"
+    try:
+        ours = x509.load_pem_x509_certificate(drafted.read_bytes()).public_key()
+        if _key(path).public_key() == ours:
+            return
+    except (OSError, TypeError, ValueError):
+        pass  # nothing that was begun, or another's key
+    raise Conflict(
+        _(
+            "%(file)s is the key of a root, and its authorities are not in %(folder)s. Restore"
+            " them: manage.py ca restore FILE --passphrase-file WORDS. If no injector trusts that"
+            " root, move the file away first."
         )
+        % {"file": path, "folder": folder()}
+    )
 
 
 def issue_server(*, hosts: Sequence[str], now: datetime) -> None:
@@ -110,9 +196,33 @@ def issue_server(*, hosts: Sequence[str], now: datetime) -> None:
     write("server", server_pair(hosts=hosts, now=now))
 
 
-def server_pair(*, hosts: Sequence[str], now: datetime) -> Pair:
+def server_hosts() -> list[str]:
+    """The names and addresses in the server's certificate. Raises Invalid when there is none that
+    can be read: then they must be said."""
+    try:
+        data = (folder() / "server.pem").read_bytes()
+        return hosts_of(x509.load_pem_x509_certificate(data))
+    except (OSError, ValueError) as error:
+        raise Invalid(
+            _(
+                "There is no certificate to take the names from. Say every name and address that"
+                " injectors use: manage.py ca renew-server --host NAME"
+            )
+        ) from error
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """The names and addresses of a server's certificate, in its order."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
+
+
+def server_pair(*, hosts: Sequence[str], now: datetime, issuer: Pair | None = None) -> Pair:
     """A key and its certificate for a server that devices reach by these names and addresses."""
-    issuer = load("server-ca")
+    issuer = issuer or load("server-ca")
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         leaf_builder(hosts[0], issuer, key.public_key(), now, SERVER_LIFE)
@@ -143,18 +253,21 @@ def issue_device(
 
 
 def pem(name: str) -> str:
-    """The certificate `name` of the list above. Raises Conflict before `ca init`."""
+    """The certificate `name` of the list above. Raises Conflict before `ca init`, and for a file
+    that is lost."""
     path = folder() / f"{name}.pem"
-    if not path.exists() and exists():
+    if path.exists():
+        return path.read_text()
+    if not exists():
+        raise Conflict(
+            _("There are no certificate authorities yet. Make them with: manage.py ca init")
+        )
+    if name == "device-ca" and (folder() / NEXT_KEY).exists():
         raise Conflict(
             _("%(file)s is missing. Have the root sign it, then run: manage.py ca import")
             % {"file": path}
         )
-    if not path.exists():
-        raise Conflict(
-            _("There are no certificate authorities yet. Make them with: manage.py ca init")
-        )
-    return path.read_text()
+    raise lost(path)
 
 
 def issuer_of(leaf: x509.Certificate) -> x509.Certificate:
@@ -288,17 +401,20 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def write(name: str, pair: Pair, *, key_in: Path | None = None) -> None:
+def write(name: str, pair: Pair, *, into: Path | None = None) -> None:
     key = pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private((key_in or folder()) / f"{name}.key", key)
-    write_private(folder() / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM))
+    write_private((into or folder()) / f"{name}.key", key)
+    write_private((into or folder()) / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM))
 
 
 def load(name: str) -> Pair:
     """An authority with its key. Raises Conflict."""
     settle(name)
     certificate = x509.load_pem_x509_certificate(pem(name).encode())
-    return Pair(certificate, _key(folder() / f"{name}.key"))
+    key = folder() / f"{name}.key"
+    if not key.exists():
+        raise lost(key)
+    return Pair(certificate, _key(key))
 
 
 def settle(name: str) -> None:

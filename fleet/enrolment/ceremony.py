@@ -39,7 +39,6 @@ from fleet.core.files import write_private
 from fleet.enrolment import ca, requests
 
 ROOT = "device-root"
-NEXT_KEY = "device-ca-next.key"
 LEAST_PASSPHRASE = 12  # characters
 MAX_BACKUP = 4 * 1024 * 1024  # bytes
 _MAGIC = b"patency ca backup 1\n"
@@ -103,7 +102,7 @@ def _load_root(folder: Path, passphrase: str | None) -> ca.Pair:
 def ask() -> bytes:
     """A request (PEM) for the next intermediate. Its key is made here and stays; asking again
     before the answer is in gives a request for the same key."""
-    path = ca.folder() / NEXT_KEY
+    path = ca.folder() / ca.NEXT_KEY
     if not path.exists():
         made = ec.generate_private_key(ec.SECP256R1())
         pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -124,7 +123,7 @@ def take_in(pem: bytes, *, now: datetime) -> x509.Certificate:
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except (ValueError, x509.ExtensionNotFound) as error:
         raise Invalid(_("This is no certificate of an authority.")) from error
-    path = ca.folder() / NEXT_KEY
+    path = ca.folder() / ca.NEXT_KEY
     asked = load_pem_private_key(path.read_bytes(), None) if path.exists() else None
     if not isinstance(asked, ec.EllipticCurvePrivateKey) or asked.public_key() != key:
         raise Invalid(_("This certificate is not for the key asked for: manage.py ca request"))
@@ -188,7 +187,12 @@ def restore(sealed: bytes, passphrase: str) -> list[str]:
     try:
         packed = AESGCM(_stretch(passphrase.encode(), salt)).decrypt(nonce, body, _MAGIC)
     except (InvalidTag, ValueError) as error:
-        raise Invalid(_("The backup does not open with this passphrase.")) from error
+        raise Invalid(
+            _(
+                "The backup does not open: this is not its passphrase, or the file is damaged. Try"
+                " the passphrase again, then another copy."
+            )
+        ) from error
     names = []
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         for info in tar:

@@ -99,7 +99,8 @@ def own(now: datetime) -> list[Ending]:
     found = []
     server = _certificate("server")
     if server is not None:
-        command = shlex.join(["manage.py", "ca", "renew-server", *_hosts(server)])
+        named = [part for host in ca.hosts_of(server) for part in ("--host", host)]
+        command = shlex.join(["manage.py", "ca", "renew-server", *named])
         found.append(Ending(SERVER, "", server.not_valid_after_utc, command, now))
     authority = _certificate("device-ca")
     if authority is not None:
@@ -160,11 +161,3 @@ def _certificate(name: str) -> x509.Certificate | None:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _hosts(certificate: x509.Certificate) -> list[str]:
-    """The options that make the same names and addresses again."""
-    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    names = [*found.get_values_for_type(x509.DNSName)]
-    names += [str(address) for address in found.get_values_for_type(x509.IPAddress)]
-    return [part for name in names for part in ("--host", name)]

@@ -6,7 +6,7 @@ import pytest
 
 from fleet.core import clock
 from fleet.core.errors import Conflict
-from fleet.enrolment import ca, soundness
+from fleet.enrolment import ca, ceremony, soundness
 
 FILES = [
     "audit.key", "device-ca.key", "device-ca.pem", "device-root.pem", "server-ca.key",
@@ -31,14 +31,22 @@ def test_whole_files_are_sound_and_none_are_nothing_to_check(portal_data: Path) 
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_with_the_remedy(folder: Path, name: str, garbage: bytes) -> None:
     (folder / name).write_bytes(garbage)
-    with pytest.raises(Conflict, match=rf"{name} is missing or damaged. Restore it from a backup"):
+    remedy = "renew-server" if name.startswith("server.") else "Restore it from a backup"
+    with pytest.raises(Conflict, match=rf"{name} is missing or damaged.*{remedy}"):
         soundness.check()
 
 
-@pytest.mark.parametrize("name", ["audit.key", "device-ca.key", "server.key"])
-def test_a_missing_key_is_named(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(Conflict, match=name):
+    with pytest.raises(Conflict, match=rf"{name} is missing"):
+        soundness.check()
+
+
+def test_a_key_that_is_lost_while_the_next_is_asked_for_is_named(folder: Path) -> None:
+    ceremony.ask()
+    (folder / "device-ca.key").unlink()
+    with pytest.raises(Conflict, match=r"device-ca\.key is missing"):
         soundness.check()
 
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from fleet.core import clock
 from fleet.core.commands import plain_errors
-from fleet.core.files import write_private
+from fleet.core.files import write_new, write_private
 from fleet.enrolment import ca, ceremony
 
 NAMES = ("device-root", "device-ca", "server-ca", "server")
@@ -68,7 +68,12 @@ class Command(BaseCommand):
         self._show(options)
 
     def _renew_server(self, options: dict[str, Any]) -> None:
-        ca.issue_server(hosts=options["hosts"] or ca.DEFAULT_HOSTS, now=clock.now())
+        hosts = options["hosts"] or ca.server_hosts()
+        ca.issue_server(hosts=hosts, now=clock.now())
+        self.stderr.write(
+            _("The certificate is for %(hosts)s. Restart the portal, which shows it then.")
+            % {"hosts": ", ".join(hosts)}
+        )
         self._show(options)
 
     # --- at the offline machine ------------------------------------------------------------------
@@ -85,14 +90,14 @@ class Command(BaseCommand):
             now=clock.now(),
             passphrase=_passphrase(options["passphrase_file"]),
         )
-        write_private(options["output"], signed.public_bytes(Encoding.PEM))
+        write_new(options["output"], signed.public_bytes(Encoding.PEM))
         self._line("device-ca", signed)
 
     # --- backup and a look -----------------------------------------------------------------------
 
     def _backup(self, options: dict[str, Any]) -> None:
         passphrase = _passphrase(options["passphrase_file"]) or ""
-        write_private(options["file"], ceremony.backup(passphrase))
+        write_new(options["file"], ceremony.backup(passphrase))
         self.stdout.write(str(options["file"]))
 
     def _restore(self, options: dict[str, Any]) -> None:
@@ -135,7 +140,8 @@ def _portal(actions: Any) -> None:
             "--host",
             action="append",
             dest="hosts",
-            help="name or address the server is reached by; repeat for more",
+            help="name or address the server is reached by; repeat for more (of a renewal, without"
+            " it: those of the certificate that there is)",
         )
 
 
