@@ -3,9 +3,14 @@
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.internal.flows.login import record_authentication
+from allauth.account.internal.stagekit import clear_login
 from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialApp, SocialLogin
+from allauth.socialaccount.providers.base.constants import AuthError, AuthProcess
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -13,8 +18,11 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from fleet.accounts import factors, recent, sealing
+from fleet.accounts import factors, oidc, providers, recent, sealing, services
 from fleet.accounts.backends import client_address
+from fleet.accounts.oidc import PortalProvider
+from fleet.accounts.providers import Claims, Refused
+from fleet.core import clock
 
 # allauth's templates of messages -> our words. What is not here is not said.
 _MESSAGES = {
@@ -56,6 +64,33 @@ class AccountAdapter(DefaultAccountAdapter):
         text = message or _MESSAGES.get(message_template or "")
         if text:
             messages.add_message(request, level, str(text), extra_tags=extra_tags)
+
+    def pre_login(self, request: HttpRequest, user: Any, **more: Any) -> HttpResponse | None:
+        """Before the second factor, whatever the first was: password, passkey, provider."""
+        answer: HttpResponse | None = super().pre_login(request, user, **more)
+        if answer is not None:
+            return answer
+        # Taken out: what waits for the second factor is kept in the session, without the provider.
+        by_provider = (more.get("signal_kwargs") or {}).pop("sociallogin", None) is not None
+        required = providers.required_of(user)
+        if required is not None and not by_provider:
+            clear_login(request)
+            services.refuse_sign_in(user, "provider_required", now=clock.now())
+            messages.error(
+                request,
+                _("Your organisation signs in with %(provider)s alone. Choose “Sign in with your "
+                  "organisation”.") % {"provider": required.name},
+            )  # fmt: skip
+            return redirect("account_login")
+        claims: Claims | None = getattr(request, "oidc_person", None)
+        if by_provider and claims is not None:
+            record_authentication(
+                request, user, "provider", fresh=claims.fresh, second_factor=claims.second_factor
+            )
+        return None
+
+    def get_login_stages(self) -> list[str]:
+        return ["fleet.accounts.stages.SecondFactorStage"]
 
     def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:
         messages.error(request, _("This account is closed. Ask an administrator."))
@@ -109,3 +144,61 @@ class FactorAdapter(DefaultMFAAdapter):
     def get_public_key_credential_user_entity(self, user: Any) -> dict[str, Any]:
         entity: dict[str, Any] = super().get_public_key_credential_user_entity(user)
         return {**entity, "display_name": user.display_name, "name": user.username}
+
+
+class ProviderAdapter(DefaultSocialAccountAdapter):
+    """Providers are rows of organisations; who they name is let in by accounts.providers alone."""
+
+    def list_apps(
+        self, request: HttpRequest, provider: str | None = None, client_id: str | None = None
+    ) -> list[SocialApp]:
+        row = providers.enabled(provider or "")
+        if row is None:
+            return []
+        return [
+            SocialApp(
+                provider="openid_connect",
+                provider_id=row.pk,
+                name=row.name,
+                client_id=row.client_id,
+                secret=providers.secret(row),
+                settings={"server_url": row.issuer},
+            )
+        ]
+
+    def get_provider(
+        self, request: HttpRequest, provider: str, client_id: str | None = None
+    ) -> PortalProvider:
+        """Raises SocialApp.DoesNotExist."""
+        return PortalProvider(request, app=self.get_app(request, provider=provider))
+
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
+        return False
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
+        """Decide who it is; whoever allauth found itself does not count. Raises Refused."""
+        row = providers.enabled(sociallogin.account.provider)
+        if row is None or sociallogin.state.get("process") != AuthProcess.LOGIN:
+            raise Refused("provider_wrong", "switched off")
+        raw = request.oidc_claims  # type: ignore[attr-defined]  # accounts.oidc has set it
+        claims = oidc.claims_of(sociallogin, row, raw)
+        sociallogin.user = providers.person(row, claims, now=clock.now())
+        request.oidc_person = claims  # type: ignore[attr-defined]  # for AccountAdapter
+
+    def on_authentication_error(
+        self,
+        request: HttpRequest,
+        provider: PortalProvider,
+        error: Any = None,
+        exception: Exception | None = None,
+        extra_context: dict[str, Any] | None = None,
+    ) -> None:
+        """Whatever went wrong between browser and provider. Raises it, or Refused."""
+        if exception is not None:
+            raise exception
+        if error == AuthError.CANCELLED:
+            raise Refused("cancelled", _("You left the sign-in. Begin again when you like."))
+        raise Refused(
+            "provider_state",
+            _("This sign-in was begun in another browser, is over or was used. Begin again."),
+        )

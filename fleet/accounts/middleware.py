@@ -20,7 +20,7 @@ OPEN_WITHOUT_FACTOR = frozenset(
         "account_login", "account_logout", "account_reauthenticate", "second-factor",
         "mfa_activate_totp", "mfa_add_webauthn", "language", "live", "ready", "metrics", "enrol",
         "allow-list", "allow-list-json", "allow-list-text", "openid_connect_login",
-        "openid_connect_callback",
+        "openid_connect_callback", "organisation",
     }
 )  # fmt: skip
 

@@ -83,6 +83,34 @@ class User(AbstractUser):
         return (self.get_full_name() or self.username)[:80]
 
 
+class IdentityProvider(models.Model):
+    """An OpenID provider of one organisation, whose people it signs in and nobody else's.
+
+    The issuer never changes: with the provider's id it says whose subjects those are that people
+    are linked to. Another issuer is another row.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64, default=new_short_id, editable=False)
+    organisation = models.ForeignKey(
+        Organisation, on_delete=models.PROTECT, related_name="identity_providers"
+    )
+    name = models.CharField(max_length=40)  # as people know it
+    issuer = models.CharField(max_length=200)
+    client_id = models.CharField(max_length=191)
+    secret = models.TextField()  # sealed (accounts.sealing)
+    domains = models.CharField(max_length=400)  # of its people's e-mail, with spaces between
+    enabled = models.BooleanField(default=True)
+    required = models.BooleanField(default=False)  # its people sign in no other way
+    trusts_mfa = models.BooleanField(default=False)  # its word for a second factor counts
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class SpecialistKey(models.Model):
     """An Ed25519 key of a specialist, as proposed for the roster. The roster decides, not this."""
 

@@ -40,10 +40,18 @@ View = Callable[..., HttpResponseBase]
 def is_recent(session: SessionBase, user: User) -> bool:
     """Whether this person showed who they are within REAUTHENTICATION_TIMEOUT."""
     now = clock.now().timestamp()
-    limit: int = settings.ACCOUNT_REAUTHENTICATION_TIMEOUT
-    ages = [now - record.get("at", 0) for record in factors.records(session, user)]
+    ages = [
+        now - record.get("at", 0)
+        for record in factors.records(session, user)
+        # A provider that remembers the person for hours has not seen them now.
+        if record.get("method") != "socialaccount" and record.get("fresh") is not False
+    ]
     # A record of the future is of a clock that was set back: it proves nothing.
-    return any(-60 <= age < limit for age in ages)
+    return any(-60 <= age < limit_s() for age in ages)
+
+
+def limit_s() -> int:
+    return int(settings.ACCOUNT_REAUTHENTICATION_TIMEOUT)
 
 
 def confirmed(view: View) -> View:

@@ -159,6 +159,11 @@ def _audit_failure(user: User, address: str, now: datetime, kind: Guess) -> None
         _record(user, "account:lock", "too_many_failures", now)
 
 
+def refuse_sign_in(user: User, reason: str, *, now: datetime) -> None:
+    """Record that somebody known was not let in, for another reason than a wrong guess."""
+    _record(user, "account:sign_in", reason, now)
+
+
 def _record(user: User, action: str, reason: str, now: datetime) -> None:
     audit.record_refusal(
         organisation=user.organisation, actor=user, action=action, reason=reason, now=now

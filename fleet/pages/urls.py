@@ -66,6 +66,13 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-in/", accounts.sign_in, name="account_login"),
     path("sign-in/code/", accounts.code, name="mfa_authenticate"),
     path("sign-in/passkey/", accounts.passkey, name="mfa_login_webauthn"),
+    path("sign-in/organisation/", accounts.organisation, name="organisation"),
+    path("sign-in/with/<str:provider_id>/", accounts.provider, name="openid_connect_login"),
+    path(
+        "sign-in/with/<str:provider_id>/back/",
+        accounts.provider_back,
+        name="openid_connect_callback",
+    ),
     path("sign-out/", accounts.sign_out, name="account_logout"),
     path("language/", accounts.language, name="language"),
 ]

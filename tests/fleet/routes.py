@@ -98,6 +98,9 @@ ROUTES: dict[str, tuple[Kind, dict[str, str]]] = {
     "sign-in/": (Kind.PUBLIC, {}),
     "sign-in/code/": (Kind.PUBLIC, {}),
     "sign-in/passkey/": (Kind.PUBLIC, {}),
+    "sign-in/organisation/": (Kind.PUBLIC, {}),
+    "sign-in/with/<str:provider_id>/": (Kind.PUBLIC, {"provider_id": "provider"}),
+    "sign-in/with/<str:provider_id>/back/": (Kind.PUBLIC, {"provider_id": "provider"}),
     "sign-out/": (Kind.PUBLIC, {}),
     "language/": (Kind.PUBLIC, {}),
 }

@@ -24,7 +24,7 @@ from django.test import Client
 from agent.wire.catalogue import Outcome
 from fleet.access import services as access
 from fleet.access.models import Session
-from fleet.accounts.models import ApiToken, User
+from fleet.accounts.models import ApiToken, IdentityProvider, User
 from fleet.audit import services as audit
 from fleet.core import clock
 from fleet.inventory.models import Device
@@ -81,7 +81,13 @@ def world(device: Device, other_device: Device, owner: User) -> World:
     signed_in = UserSession.objects.create(
         pk=987_654_323, user=owner, ip="192.0.2.99", session_key="k" * 32, user_agent="Firefox"
     )
+    provider = IdentityProvider.objects.create(
+        id="provider-0001", organisation=device.organisation, name="Their sign-in", secret="x",
+        issuer="https://login.north.example", client_id="c", domains="north.example",
+        created_at=now,
+    )  # fmt: skip
     ids = {
+        "provider": provider.pk,
         "passkey": str(passkey.pk),
         "sign_in": str(signed_in.pk),
         "token": str(token.pk),
@@ -99,7 +105,7 @@ def world(device: Device, other_device: Device, owner: User) -> World:
     marks = (
         device.pk, device.serial, "A-1", "CT 2", "Main", "North Hospital", session.pk, job.pk,
         execution.pk, "TICKET-77", "secret note", server.link,
-        signed_in.ip, "key of the owner",
+        signed_in.ip, "key of the owner", provider.issuer,
     )  # fmt: skip
     return World(ids, none, marks)
 

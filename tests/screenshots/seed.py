@@ -32,7 +32,8 @@ from agent.wire.messages import SshProof
 from fleet.access import services as access
 from fleet.access.models import Session
 from fleet.accounts import device_codes
-from fleet.accounts.models import Organisation, User
+from fleet.accounts.models import IdentityProvider, Organisation, User
+from fleet.accounts.sealing import seal
 from fleet.accounts.services import add_key, issue_token
 from fleet.audit.models import DeviceEntry
 from fleet.core import clock
@@ -43,6 +44,7 @@ from fleet.jobs.models import Execution
 from fleet.jobs.transitions import move
 from fleet.servers.models import AccessServer
 from fleet.telemetry.models import Condition, Event, Sample
+from tests.entitled import entitle
 from tests.fleet.access.injector import Injector
 from tests.mfa import give_app, open_session
 from tests.passkeys import Passkey
@@ -82,7 +84,7 @@ class Seed:
         self.users: dict[str, User] = {}
         self.sessions: dict[str, Session] = {}
         self.jobs: dict[str, str] = {}
-        self.user_code = ""
+        self.user_code, self.provider = "", ""
         self._injectors: dict[str, Injector] = {}
         self._keys: dict[str, Ed25519PrivateKey] = {}
         self.make()
@@ -137,6 +139,11 @@ class Seed:
             data={"name": "YubiKey 5", "credential": credential},
         )  # fmt: skip
         RecoveryCodes.activate(specialist)
+        self.provider = IdentityProvider.objects.create(
+            organisation=specialist.organisation, name="Northfield ID", client_id="portal",
+            issuer="http://127.0.0.1:9", secret=seal("none"), domains="northfield.example",
+            created_at=self.now,
+        ).pk  # fmt: skip
         self.user_code = device_codes.start(
             name="patency, maries-laptop", scopes=(), address="192.0.2.41", now=self.now
         ).user_code
@@ -190,6 +197,7 @@ class Seed:
             Ownership.objects.create(
                 device=device, organisation=device.organisation, starts_at=device.created_at
             )
+            entitle(line, serial)
             self.devices[serial], self._keys[serial] = device, key
 
     # --- what they report ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from fleet.accounts.pages.connect import connect
 from fleet.accounts.pages.entrance import code, passkey, sign_in, sign_out
+from fleet.accounts.pages.organisation import organisation, provider, provider_back
 from fleet.accounts.pages.security import (
     app_new,
     app_remove,
@@ -29,10 +30,13 @@ __all__ = [
     "confirm",
     "connect",
     "language",
+    "organisation",
     "passkey",
     "passkey_new",
     "passkey_remove",
     "password",
+    "provider",
+    "provider_back",
     "second_factor",
     "security",
     "session_end",

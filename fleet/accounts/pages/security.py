@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from fleet.accounts import factors, sign_ins
+from fleet.accounts import factors, providers, sign_ins
 from fleet.accounts.forms import (
     ConfirmCodeForm,
     ConfirmPasskeyForm,
@@ -90,7 +90,11 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
             else:
                 form.save()
             return _resume(request)
-    context: dict[str, Any] = {"forms": forms, "next": safe_next(request)}
+    context: dict[str, Any] = {
+        "forms": forms,
+        "next": safe_next(request),
+        "provider": providers.of(user),
+    }
     if "passkey" in forms:
         context["options"] = as_json(webauthn.begin_authentication(user))
     status = 400 if request.method == "POST" else 200
@@ -107,7 +111,8 @@ def _ways(request: HttpRequest, user: User) -> dict[str, Any]:
         ways["passkey"] = ConfirmPasskeyForm(_if("credential", data), user=user)
     if types & {_Type.TOTP, _Type.RECOVERY_CODES}:
         ways["code"] = ConfirmCodeForm(_if("code", data), user=user)
-    if user.has_usable_password() and factors.satisfied(request.session, user):
+    with_password = user.has_usable_password() and providers.required_of(user) is None
+    if with_password and factors.satisfied(request.session, user):
         ways["password"] = ConfirmPasswordForm(_if("password", data), user=user)
     return ways
 

@@ -13,7 +13,7 @@ from django.test import Client
 
 from agent.wire.catalogue import SessionState
 from fleet.access.models import Session
-from fleet.accounts.models import User
+from fleet.accounts.models import IdentityProvider, User
 from fleet.core import clock
 from fleet.inventory.models import Device
 from fleet.jobs.models import Execution
@@ -27,10 +27,10 @@ _SKIPPED = re.compile(
     r"^(-/|metrics|enrol|api/|sign-out|language)|\.(json|txt)$"
     r"|/(end|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
     # Of people without a second factor, or in the middle of signing in: accounts/test_pages.
-    r"|^account/security/(needed|app|codes|passkeys/<int:pk>/remove)/$|^sign-in/(code|passkey)/$"
+    r"|^account/security/(needed|app|codes|passkeys/<int:pk>/remove)/$|^sign-in/(code|passkey|with/<str:provider_id>/back)/$"
 )
 PAGES = [route for route in ROUTES if not _SKIPPED.search(route)]
-PUBLIC = ("sign-in/", "allow-list/")
+PUBLIC = ("sign-in/", "sign-in/organisation/", "sign-in/with/<str:provider_id>/", "allow-list/")
 _INLINE_HANDLER = re.compile(r"^on[a-z]+$")
 
 
@@ -53,8 +53,13 @@ def paths(
         "east", linked=False, trouble="tls", devices=0, now=now,
         certificates_end_at=now + timedelta(days=3),
     )  # fmt: skip
+    provider = IdentityProvider.objects.create(
+        organisation=device.organisation, name="North ID", issuer="https://a.example",
+        client_id="c", secret="x", domains="a.example", created_at=now,
+    )  # fmt: skip
     ids = {
         "device": device.pk, "session": session.pk, "job": execution.job_id, "server": "east",
+        "provider": provider.pk,
     }  # fmt: skip
     return {route: fill(route, {n: ids[k] for n, k in ROUTES[route][1].items()}) for route in PAGES}
 
