@@ -289,7 +289,8 @@ CONTENT_SECURITY_POLICY = {
         "font-src": ["'self'"],
         "connect-src": ["'self'", *_WEBSOCKETS],
         "manifest-src": ["'self'"],
-        "form-action": ["'self'"],
+        # The button that opens a session in the browser leads there.
+        "form-action": ["'self'", *([PATENCY_ACCESS_ORIGIN] if PATENCY_ACCESS_ORIGIN else [])],
         "frame-ancestors": ["'none'"],
         "base-uri": ["'none'"],
         "object-src": ["'none'"],

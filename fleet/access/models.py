@@ -142,3 +142,19 @@ class Roster(models.Model):
 
     def __str__(self) -> str:
         return str(self.version)
+
+
+class BrowserPass(models.Model):
+    """A link to the browser client, and the pass it was given up for: `fleet.access.passes`."""
+
+    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="passes")
+    ticket_digest = models.CharField(max_length=64, unique=True)  # SHA-256, hex
+    token_digest = models.CharField(max_length=64, unique=True, null=True, blank=True)
+    created_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.created_at:%Y-%m-%d %H:%M}"

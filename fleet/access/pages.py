@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from agent.wire import challenge
 from agent.wire.catalogue import Level, SessionState
-from fleet.access import selectors, services
+from fleet.access import passes, selectors, services
 from fleet.access.forms import RequestForm
 from fleet.access.models import Session
 from fleet.accounts.models import Role, User
@@ -145,6 +145,7 @@ def session(request: HttpRequest, session: str) -> HttpResponse:
         "may_end": not row.over and _may_end(user, row),
         "timeline": selectors.timeline(row),
         "commands": _commands(row),
+        "in_browser": passes.offered(user, row),
     }
     return show(
         request, "access/session.html", context, fragments={"session": "access/session_body.html"}
@@ -189,6 +190,21 @@ def session_end(request: HttpRequest, session: str) -> HttpResponse:
             request, _("The session is ended. The injector is told until it confirms.")
         )
     return redirect("session", row.pk)
+
+
+@page
+@require_POST
+def session_browser(request: HttpRequest, session: str) -> HttpResponse:
+    """Send the specialist's browser to the access origin, with a ticket for this session."""
+    user = person(request)
+    row = get_object_or_404(selectors.sessions_for(user), pk=session)
+    if not passes.offered(user, row):
+        messages.error(request, _("This session cannot be opened in the browser."))
+        return redirect("session", row.pk)
+    response = HttpResponseRedirect(passes.link(actor=user, session=row, now=clock.now()))
+    response["Cache-Control"] = "no-store"
+    response["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 @page

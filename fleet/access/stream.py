@@ -11,6 +11,9 @@ the hub without ASGI (fleet.core.websocket). Closed with
     4404  there is no such session for you    4429  too many connections to this session
     1013  the database is away: try again
 
+The browser client cannot set a header, so its pass comes as a subprotocol, `bearer.<pass>`, beside
+`patency.stream.1`. Addresses get logged, so no secret is ever in one.
+
 While it is open, the right to it is asked again every `RECHECK_S`, and bytes are counted in the
 session's row; an end known to this process closes it at once.
 """
@@ -18,7 +21,7 @@ session's row; an end known to this process closes it at once.
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -29,7 +32,7 @@ from django.db import DatabaseError
 from django.db.models import F
 
 from agent.wire.catalogue import SessionState
-from fleet.access import selectors
+from fleet.access import passes, selectors
 from fleet.access.hub import Channel, Client, FrameRefusedError, Hub
 from fleet.access.hub import hub as the_hub
 from fleet.access.models import Session
@@ -50,6 +53,8 @@ CLOSE_S = 5.0  # for a full websocket to take the close
 _PAUSES_S = (0.0, 0.0, 0.0, 0.001, 0.002, 0.005, 0.01)  # then the last one again and again
 GONE = 1000  # the client closed by itself: nothing to say
 TRY_LATER = 1013
+PROTOCOL = "patency.stream.1"  # what the browser client speaks; nothing else names one
+_BEARER = "bearer."
 _PATH = re.compile(r"/ws/stream/([0-9a-f]{32})")
 
 log = logging.getLogger(__name__)
@@ -62,6 +67,7 @@ class Pass:
     token: str | None
     cookie: str | None
     origin: str | None
+    browser: str | None = None  # the browser client's pass, in Sec-WebSocket-Protocol
 
 
 class DoorClosedError(Exception):
@@ -86,17 +92,17 @@ async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
         device = await in_thread(admit, shown, match[1])
         channel, client = hub.join(bytes.fromhex(match[1]), device)
     except (DoorClosedError, FrameRefusedError) as refusal:
-        await refuse_websocket(receive, send, refusal.code)
+        await refuse_websocket(receive, send, refusal.code, _subprotocol(scope))
         return
     except DatabaseError:
         log.exception("cannot ask who may use a stream")
-        await refuse_websocket(receive, send, TRY_LATER)
+        await refuse_websocket(receive, send, TRY_LATER, _subprotocol(scope))
         return
     try:
         pump = _Pump(channel, client, direct(scope))
         message = await receive()
         if message["type"] == "websocket.connect":
-            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.accept", "subprotocol": _subprotocol(scope)})
             await _carry(pump, shown, receive, send)
     finally:
         hub.leave(channel, client)
@@ -234,7 +240,7 @@ def admit(shown: Pass, session_id: str) -> str:
 
     Raises DoorClosedError. Uses the database.
     """
-    user = _user(shown)
+    user = _user(shown, session_id)
     if user is None:
         raise DoorClosedError(4401)
     session = selectors.sessions_for(user).filter(pk=session_id).first()
@@ -247,7 +253,9 @@ def admit(shown: Pass, session_id: str) -> str:
     return session.device_id
 
 
-def _user(shown: Pass) -> User | None:
+def _user(shown: Pass, session_id: str) -> User | None:
+    if shown.browser is not None:
+        return _of_browser(shown.browser, shown.origin, session_id)
     if shown.token is not None:
         token = live_token(shown.token, now=clock.now())
         return token.person() if token is not None else None
@@ -257,6 +265,14 @@ def _user(shown: Pass) -> User | None:
     if shown.origin not in settings.PATENCY_ORIGINS:
         raise DoorClosedError(4403)
     return person_of(SessionStore(shown.cookie))
+
+
+def _of_browser(token: str, origin: str | None, session_id: str) -> User | None:
+    """The owner of a pass for this very session, shown by a page of the access origin."""
+    if not origin or origin != settings.PATENCY_ACCESS_ORIGIN:
+        raise DoorClosedError(4403)
+    found = passes.bearer_of(token, now=clock.now())
+    return found[0] if found is not None and found[1].pk == session_id else None
 
 
 def _shown(scope: Mapping[str, Any]) -> Pass:
@@ -272,4 +288,17 @@ def _shown(scope: Mapping[str, Any]) -> Pass:
         token=token if token is None else token[:200],
         cookie=morsel.value if morsel is not None else None,
         origin=headers.get(b"origin"),
+        browser=next(
+            (each[len(_BEARER) :][:200] for each in _offered(scope) if each.startswith(_BEARER)),
+            None,
+        ),
     )
+
+
+def _offered(scope: Mapping[str, Any]) -> Sequence[str]:
+    return scope.get("subprotocols") or ()
+
+
+def _subprotocol(scope: Mapping[str, Any]) -> str | None:
+    """What to answer a client that names some: a browser takes no answer that names none."""
+    return PROTOCOL if PROTOCOL in _offered(scope) else None

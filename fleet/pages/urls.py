@@ -25,6 +25,7 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("access/", access.sessions, name="sessions"),
     path("access/<str:session>/", access.session, name="session"),
     path("access/<str:session>/end/", access.session_end, name="session-end"),
+    path("access/<str:session>/browser/", access.session_browser, name="session-browser"),
     path("access/<str:session>/report/", access.session_report, name="session-report"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/new/", jobs.job_new, name="job-new"),

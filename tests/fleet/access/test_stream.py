@@ -15,16 +15,17 @@ from django.db import OperationalError
 from django.test import Client as Browser
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
 
 from agent.wire.catalogue import SessionReason, SessionState
 from agent.wire.frames import FrameType, Header
 from fleet.access import hub as hubs
-from fleet.access import services, stream
+from fleet.access import passes, services, stream
 from fleet.access.hub import Channel, hub
 from fleet.access.models import Session
 from fleet.accounts.models import ApiToken, User
 from fleet.accounts.services import issue_token
-from fleet.core import ports
+from fleet.core import clock, ports
 from fleet.core.threads import in_thread
 from fleet.core.websocket import WebSocket
 from tests.fleet.access.ends import ClientEnd, EchoDevice, seals
@@ -377,3 +378,69 @@ async def test_a_client_that_leaves_is_forgotten(active: Active) -> None:
         async with asyncio.timeout(5):
             while hub._sinks:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+# --- the browser client -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def from_page(
+    base: str, session: str, token: str, origin: str = "https://access.example", **headers: str
+) -> AsyncIterator[ClientConnection]:
+    """As a page of the access origin opens it: no header of its own but the subprotocols."""
+    async with connect(
+        f"{base}/ws/stream/{session}", origin=Origin(origin), additional_headers=headers,
+        subprotocols=[Subprotocol("patency.stream.1"), Subprotocol(f"bearer.{token}")],
+        compression=None, proxy=None,
+    ) as websocket:  # fmt: skip
+        yield websocket
+
+
+def browser_pass(session: Session) -> str:
+    Session.objects.filter(pk=session.pk).update(services=["console"])
+    session.refresh_from_db()
+    address = passes.link(actor=session.specialist, session=session, now=clock.now())
+    found = passes.redeem(address.rsplit("=", 1)[1], now=clock.now())
+    assert found is not None
+    return found[1]
+
+
+async def test_a_browsers_pass_opens_its_own_stream(active: Active, settings: Any) -> None:
+    """From a page of the access origin, with the pass in no address (R-ACC-4)."""
+    settings.PATENCY_ACCESS_ORIGIN = "https://access.example"
+    token = await in_thread(browser_pass, active.session)
+    end = ClientEnd(active.client_seal, lambda frame: None)
+    async with server() as base, from_page(base, active.session.pk, token) as websocket:
+        assert websocket.subprotocol == "patency.stream.1"
+        await exchange(websocket, end, 100_000, 1 << 16 | 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"origin": "https://evil.example"}, 4403),
+        ({"origin": "null"}, 4403),
+        ({"token": "guessed"}, 4401),
+        ({"token": ""}, 4401),
+        ({"session": "00" * 16}, 4401),
+    ],
+)
+async def test_a_browsers_pass_is_good_from_one_origin_and_for_one_session(
+    active: Active, settings: Any, changes: dict[str, str], code: int
+) -> None:
+    settings.PATENCY_ACCESS_ORIGIN = "https://access.example"
+    token = await in_thread(browser_pass, active.session)
+    given = {"session": active.session.pk, "token": token, **changes}
+    async with server() as base, asyncio.timeout(5), from_page(base, **given) as websocket:
+        with pytest.raises(ConnectionClosed) as caught:
+            await websocket.recv()
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == code
+
+
+async def test_an_api_token_is_no_pass(active: Active, settings: Any) -> None:
+    settings.PATENCY_ACCESS_ORIGIN = "https://access.example"
+    async with server() as base, from_page(base, active.session.pk, active.token) as websocket:
+        with pytest.raises(ConnectionClosed):
+            await websocket.recv()
+        assert websocket.close_code == 4401
