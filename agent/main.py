@@ -18,7 +18,6 @@ Commands import what they need when they run: `status` and `approve` are for scr
 """
 
 import asyncio
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,11 @@ from agent import answers, control, i18n, logs, posix
 from agent.drivers import Fault
 from agent.errors import AgentError, StateError
 from agent.i18n import _
+from agent.options import command as _command
+from agent.options import output as _output
+from agent.options import session as _session
+from agent.options import state as _state
+from agent.site_policy import site_policy
 
 if TYPE_CHECKING:
     from agent.runtime import Part
@@ -38,12 +42,6 @@ if TYPE_CHECKING:
 BAD_CHAIN = 7
 UNWELL = 8
 
-_state = click.option(
-    "--state",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The injector's state directory.",
-)
 _states = click.option(
     "--state",
     "states",
@@ -52,32 +50,6 @@ _states = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="A state directory; repeat it to serve several injectors.",
 )
-_output = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How to print the answer.",
-)
-_session = click.option("--session", help="The session, if more than one could be meant.")
-
-
-def _command(function: Callable[..., Any]) -> Callable[..., None]:
-    """Speak the injector's language, print what `function` gives, turn errors into statuses."""
-
-    @functools.wraps(function)
-    def run(**options: Any) -> None:
-        form = options.pop("output", "text")
-        i18n.use(i18n.chosen(options["state"]))
-        try:
-            answer = function(**options)
-        except AgentError as error:
-            answers.fail(error, form)
-        else:
-            answers.show(answer, form)
-
-    return run
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -104,6 +76,9 @@ def parts() -> "list[Part]":
 @click.version_option(package_name="patency")
 def main() -> None:
     """The agent of a connected contrast injector."""
+
+
+main.add_command(site_policy)
 
 
 @main.command()

@@ -78,17 +78,20 @@ class Around(Machine):
             out += self._overdue(now, it)
         return out + self._ring(now)
 
-    def policy_changed(self, now: Now, policy: Policy) -> list[Effect]:
-        """The policy was set at the panel. What it no longer allows ends at once."""
+    def policy_changed(self, now: Now, policy: Policy, actor: str = PANEL) -> list[Effect]:
+        """Another policy holds. What it no longer allows ends at once, and where it asks for a
+        person now, the panel asks."""
         self.facts.policy = policy
         out: list[Effect] = []
         for it in self.open:
             if not policy.remote:
-                out += self._close(now, it, _R.REMOTE_OFF, actor=PANEL)
+                out += self._close(now, it, _R.REMOTE_OFF, actor=actor)
             elif policy.rule(it.level) is Rule.DENY:
-                out += self._close(now, it, _R.POLICY, actor=PANEL)
+                out += self._close(now, it, _R.POLICY, actor=actor)
             elif not policy.takes(it.client, it.level):
-                out += self._close(now, it, _R.COMMAND_LINE_ONLY, actor=PANEL)
+                out += self._close(now, it, _R.COMMAND_LINE_ONLY, actor=actor)
+            elif it.state is _S.ACTIVE and not it.presence and self._asks(it.level):
+                it.presence, it.renew_at = True, now.boot_s
         return out
 
     # --- inside ----------------------------------------------------------------------------------

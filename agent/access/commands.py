@@ -9,6 +9,7 @@
     pin-set     {approver, pin}   set an approver's PIN; who may speak to the socket may set it
     policy      {}                the site's policy
     policy-set  {pin, policy}     set fields of it
+    site-policy …                 the hospital's signed policy: see `agent.access.consent`
     watch       {}                what the panel shows, again at each change
 
 `session` may be left out when only one can be meant; any may name a `language` for its refusals.
@@ -22,6 +23,7 @@ import msgspec
 
 from agent import advice, i18n, remote
 from agent.access import policy
+from agent.access.consent import Consent, shown
 from agent.access.effects import PanelResult
 from agent.access.machine import PANEL
 from agent.access.pins import Verdict
@@ -57,6 +59,8 @@ class Commands:
             "policy-set": self.policy_set,
         }
         for op, handler in handlers.items():
+            self._agent.control.register(op, _in_their_language(handler))
+        for op, handler in Consent(self._agent, self._access, self.approver).handlers().items():
             self._agent.control.register(op, _in_their_language(handler))
         self._agent.control.register_watch("watch", self.watch)
 
@@ -115,24 +119,33 @@ class Commands:
         return await self._set_policy(PANEL, {"remote": False}, "remote:off")
 
     async def remote_on(self, args: Args) -> dict[str, Any]:
-        actor = await self._approver(args)
+        actor = await self.approver(args)
         return await self._set_policy(actor, {"remote": True}, "remote:on")
 
     async def policy_set(self, args: Args) -> dict[str, Any]:
         fields = args.get("policy")
         if not isinstance(fields, dict):
             raise ControlError("malformed", _("The policy is missing."))
-        actor = await self._approver(args)
+        if self._access.in_force.site.held is not None:
+            raise ControlError(
+                "site_policy",
+                _(
+                    "The hospital's signed policy holds here. Ask the hospital's IT for another "
+                    "version of it."
+                ),
+            )
+        actor = await self.approver(args)
         return await self._set_policy(actor, fields, "policy:set")
 
     def policy(self, _args: Args) -> dict[str, Any]:
         shown: dict[str, Any] = msgspec.to_builtins(self._access.desk.facts.policy)
-        return shown
+        held = self._access.in_force.site.held
+        return {**shown, "site_policy": held.fingerprint if held else None}
 
     async def _set_policy(self, actor: str, fields: dict[str, Any], action: str) -> dict[str, Any]:
         """Tighten even when the audit chain cannot be written; loosen only when it can."""
         try:
-            new = policy.change(self._access.desk.facts.policy, fields)
+            new = policy.change(self._access.in_force.local, fields)
         except policy.PolicyError as error:
             raise ControlError(
                 "bad_policy", _("The policy cannot be used: {why}.").format(why=error)
@@ -166,7 +179,7 @@ class Commands:
             )
         return await self._access.pins.check(pin)
 
-    async def _approver(self, args: Args) -> str:
+    async def approver(self, args: Args) -> str:
         """Whose PIN was given. Raises ControlError, and records it, when it is nobody's."""
         verdict = await self._verdict(args)
         if verdict.approver is not None:
@@ -209,6 +222,7 @@ class Commands:
             "remote": self._access.desk.facts.policy.remote,
             "audit_ok": self._access.desk.facts.audit_writable,
             "has_pin": has_pin,
+            "site": shown(self._access.in_force),
             "sessions": sessions,
         }
 

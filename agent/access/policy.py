@@ -1,19 +1,21 @@
-"""The site's policy: what may happen at this injector, and how long people have.
+"""What may happen at this injector at this moment, and how long people have: what the desk goes by.
 
-`policy.json` in the state directory, set at the panel and nowhere else: nothing from the network
-writes it. Without the file the defaults hold; with a file that cannot be read, remote access is off
-until somebody sets it again. `os` cannot be allowed without a person present (R-ACC-6, R-CON-9).
+Without the hospital's signed policy (`agent.access.site`), `policy.json` in the state directory
+says, set at the panel and nowhere else: nothing from the network writes it. With a signed one, only
+`remote` counts in it. Without the file the defaults hold; with a file that cannot be read, remote
+access is off until somebody sets it again. `os` cannot be allowed without a person present
+(R-ACC-6, R-CON-9).
 """
 
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from agent import posix
-from agent.wire.catalogue import ClientKind, Level
+from agent.wire.site_policy import Rule as Rule
+from agent.wire.site_policy import Settings
 
 FILE = "policy.json"
 _MAX_BYTES = 16 * 1024
@@ -21,45 +23,23 @@ _MAX_BYTES = 16 * 1024
 log = logging.getLogger(__name__)
 
 
-class Rule(StrEnum):
-    ALLOW = "allow"
-    ASK = "ask"  # a person at the injector approves
-    DENY = "deny"
-
-
 class PolicyError(ValueError):
     """A policy that this agent does not take; the text names the field."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Policy(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
     v: Literal[1] = 1
     remote: bool = True  # the panel's switch: remote connection
-    diagnostics: Rule = Rule.ALLOW
-    service: Rule = Rule.ALLOW
-    os: Literal["ask", "deny"] = "ask"  # never allowed without a person
-    approval_wait_s: Annotated[int, msgspec.Meta(ge=60, le=600)] = 300
-    idle_s: Annotated[int, msgspec.Meta(ge=60, le=3600)] = 900
-    renewal_s: Annotated[int, msgspec.Meta(ge=300, le=1800)] = 1800  # of presence
-    in_use: Literal["hold", "end"] = "hold"  # a running session, when the injector comes into use
-    sessions: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1  # at a time
-    command_line_only: bool = False  # a browser's answer is not taken at any level
-    browser_os: bool = False  # nor at `os`, unless the site opts in
 
-    def rule(self, level: Level) -> Rule:
-        return Rule(
-            {Level.DIAGNOSTICS: self.diagnostics, Level.SERVICE: self.service}.get(level, self.os)
-        )
-
-    def takes(self, client: ClientKind, level: Level) -> bool:
-        """Whether a specialist may work with this at this level."""
-        if client is ClientKind.COMMAND_LINE:
-            return True
-        return not self.command_line_only and (level is not Level.OS or self.browser_os)
+    def within(self, settings: Settings) -> "Policy":
+        """The same switch, with these settings."""
+        fields = {name: getattr(settings, name) for name in Settings.__struct_fields__}
+        return Policy(remote=self.remote, **fields)
 
 
-CLOSED = Policy(remote=False, diagnostics=Rule.DENY, service=Rule.DENY, os="deny")
+CLOSED = Policy(remote=False, diagnostics=Rule.DENY, service=Rule.DENY, os="deny", jobs="deny")
 
 
 def decode(data: bytes) -> Policy:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from agent.access import ledger, policy
+from agent.access import ledger
 from agent.access.conditions import Facts
 from agent.access.desk import Desk
 from agent.access.effects import (
@@ -38,10 +38,13 @@ from agent.access.effects import (
     SendChallenge,
     SendReceipt,
 )
-from agent.access.machine import AGENT, PORTAL
+from agent.access.in_force import InForce
+from agent.access.machine import AGENT, PANEL, PORTAL
 from agent.access.pins import Pins
+from agent.access.policy import Policy
 from agent.access.signed import entitlement_store, roster_store
-from agent.errors import AuditUnwritable, StoreError
+from agent.access.site import Site
+from agent.errors import AuditUnwritable
 from agent.streams import Streams
 from agent.wire import challenge as challenges
 from agent.wire.catalogue import ClinicalState, Outcome, SessionState
@@ -77,17 +80,18 @@ class Access:
         self._streams = streams
         self.pins = Pins(agent.store, agent.clock)
         trust_key, line = agent.identity.trust_key, agent.driver.product_line
-        serial = agent.identity.provision.serial
+        provision = agent.identity.provision
         self.roster = roster_store(agent.store, trust_key)
-        self.entitlement = entitlement_store(agent.store, trust_key, line, serial)
+        self.entitlement = entitlement_store(agent.store, trust_key, line, provision.serial)
+        self.in_force = InForce(agent.state_dir)
         services = agent.driver.services()
         facts = Facts(
             device=agent.device,
             product_line=line,
             boot=agent.clock.boot,
             services={name: service.level for name, service in services.items()},
-            policy=policy.load(agent.state_dir),
-            access_origin=agent.identity.provision.anchors.access_origin,
+            policy=self.in_force.policy(agent.clock.wall_ms()),
+            access_origin=provision.anchors.access_origin,
         )
         self.desk = Desk(facts, agent.clinical_state)
         self.codes: dict[str, str] = {}  # session: what people compare
@@ -155,16 +159,24 @@ class Access:
             if session.state is SessionState.ACTIVE:
                 self.desk.activity(now, session.id, *self._streams.moved(session.id))
         self._mind_the_disk()
-        self._soon(self.desk.tick(now))
+        self._soon(self._policy_at(now, AGENT) + self.desk.tick(now))
         self._try_audit_again(now)
 
-    def set_policy(self, new: policy.Policy) -> list[Effect]:
-        """Durable, and in force, when it returns; the effects are to be done. Raises StoreError."""
-        try:
-            policy.save(self._agent.state_dir, new)
-        except OSError as error:
-            raise StoreError(str(error)) from error
-        return self.desk.policy_changed(self.now(), new)
+    def set_policy(self, new: Policy) -> list[Effect]:
+        """Durable and in force; the effects are to be done. Raises StoreError."""
+        self.in_force.set_local(new)
+        return self._policy_at(self.now(), PANEL)
+
+    def set_site(self, new: Site, actor: str = PANEL) -> list[Effect]:
+        """The same for what is known of the hospital's policy. Raises StoreError."""
+        self.in_force.set_site(new)
+        return self._policy_at(self.now(), actor)
+
+    def _policy_at(self, now: Now, actor: str) -> list[Effect]:
+        """Tell the desk what holds now; another hour may have begun."""
+        holds = self.in_force.policy(now.wall_ms)
+        changed = holds != self.desk.facts.policy
+        return self.desk.policy_changed(now, holds, actor) if changed else []
 
     # --- doing -----------------------------------------------------------------------------------
 
@@ -292,8 +304,8 @@ class Access:
     async def _work_out_code(self, effect: SendChallenge) -> None:
         """Slow on purpose, so not in the loop."""
         self.codes[effect.session] = await asyncio.to_thread(challenges.code, effect.challenge)
-        while len(self.codes) > _CODES:
-            del self.codes[next(iter(self.codes))]
+        for session in list(self.codes)[:-_CODES]:
+            del self.codes[session]
         self.look_changed()
 
     def _receipt(self, effect: SendReceipt, entry: AuditEntry) -> None:
@@ -316,9 +328,7 @@ class Access:
 
     def _cut(self, effects: Sequence[Effect]) -> None:
         """Close what is open without a word on disk; say it when that works again."""
-        for effect in effects:
-            if isinstance(effect, Deactivate):
-                self._streams.deactivate(effect.session)
+        self._deactivate(effects)
         self._untold.extend(e for e in effects if isinstance(e, Emit | Keep))
         self._retry_at = self._agent.clock.now() + RETRY_S
         self.look_changed()
@@ -369,10 +379,13 @@ class Access:
         """The agent stops: report the end of what is open. Runs when its tasks are gone."""
         if self._opened.is_set():
             effects = self.desk.stopping(self.now())
-            for effect in effects:
-                if isinstance(effect, Deactivate):
-                    self._streams.deactivate(effect.session)
+            self._deactivate(effects)
             await self._step(effects)
+
+    def _deactivate(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Deactivate):
+                self._streams.deactivate(effect.session)
 
     def status(self) -> dict[str, Any]:
         """For `patency-agent status`."""

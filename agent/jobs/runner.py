@@ -30,7 +30,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent import posix, privacy
-from agent.access import policy
+from agent.access import site
 from agent.errors import AuditUnwritable, PeerError, StoreError
 from agent.i18n import _
 from agent.jobs import diagnostics, ledger, table
@@ -127,8 +127,11 @@ class Runner:
         """Why a job is over before it begins."""
         if row.not_after <= self._agent.clock.wall_ms():
             return ExecutionState.TIMED_OUT, JobReason.DEADLINE
-        if not policy.load(self._agent.state_dir).remote:
+        policy = site.in_force(self._agent.state_dir, self._agent.clock.wall_ms())
+        if not policy.remote:
             return ExecutionState.REJECTED, JobReason.REMOTE_OFF
+        if policy.jobs == "deny":
+            return ExecutionState.REJECTED, JobReason.POLICY
         if sum(not known.state.over for known in self._open.values()) >= MAX_OPEN:
             return ExecutionState.REJECTED, JobReason.POLICY
         try:

@@ -22,6 +22,7 @@ from fleet.client.i18n import _
 from fleet.client.origin_commands import access_origin
 from fleet.client.portal import Portal, check_token, check_url
 from fleet.client.sessions import answer, audit, end, forward, request, shell
+from fleet.client.site_policy_commands import group as site_policy_group
 
 DEVICE_COLUMNS = (
     "serial", "device", "product_line", "organisation", "site", "online", "state",
@@ -45,7 +46,10 @@ def main(ctx: click.Context, folder: Path | None) -> None:
     ctx.obj = folder or profile.default_folder()
 
 
-for command in (request, answer, forward, shell, end, audit, access_origin):
+_COMMANDS = (
+    request, answer, forward, shell, end, audit, access_origin, site_policy_group,
+)  # fmt: skip
+for command in _COMMANDS:
     main.add_command(command)
 
 

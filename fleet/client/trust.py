@@ -136,8 +136,7 @@ def sign(
     if not timedelta(0) < life <= roster.MAX_LIFE:
         raise ClientError(_("A roster lives seven days at most."))
     key = keys.load(folder / KEY)
-    with _locked(folder):
-        version = _next_version(folder)
+    version = next_version(folder)
     data, signature = roster.sign(
         key,
         roster.Roster(
@@ -194,8 +193,7 @@ def read_grants(path: Path) -> list[Grant]:
 def entitle(folder: Path, grants: list[Grant]) -> dict[str, list[dict[str, str]]]:
     """The signed entitlements as `manage.py entitlement import` takes them. Raises ClientError."""
     key = keys.load(folder / KEY)
-    with _locked(folder):
-        version = _next_version(folder)
+    version = next_version(folder)
     made = (
         entitlement.sign(
             key,
@@ -242,7 +240,13 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _next_version(folder: Path) -> int:
+def next_version(folder: Path) -> int:
+    """The next of this folder, which is on disk before anything carries it. Raises ClientError."""
+    with _locked(folder):
+        return _counted(folder)
+
+
+def _counted(folder: Path) -> int:
     path = folder / VERSION
     try:
         version = int(path.read_text(encoding="ascii")) + 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.access.commands import Commands
 from agent.access.effects import SendChallenge
+from agent.access.in_force import InForce
 from agent.access.pins import Verdict
 from agent.control import SOCKET, Control
 from agent.drivers import DriverError
@@ -59,6 +60,8 @@ class Script:
         self.state_dir = state
         self.bench = Bench(**options)
         self.desk = self.bench.desk
+        self.in_force = InForce(state)
+        self.in_force.local = self.bench.facts.policy
         self.pins = Pins()
         self.codes: dict[str, str] = {}
         self.control = Doors()
@@ -129,7 +132,16 @@ class Script:
         self.look_changed()
 
     def set_policy(self, new: Any) -> list[Any]:
-        return self.desk.policy_changed(self.bench.now, new)
+        self.in_force.set_local(new)
+        return self._holds()
+
+    def set_site(self, new: Any, actor: str = "panel") -> list[Any]:
+        self.in_force.set_site(new)
+        return self._holds()
+
+    def _holds(self) -> list[Any]:
+        now = self.bench.now
+        return self.desk.policy_changed(now, self.in_force.policy(now.wall_ms))
 
     def look_changed(self) -> None:
         for effect in self.bench.done:

@@ -1,0 +1,75 @@
+"""What the hospital decides, and what a person at the injector does."""
+
+from tests.mutation.base import Mutation
+
+_SITE = "tests/agent/access/test_site.py"
+_WIRE = "tests/agent/wire/test_site_policy.py"
+
+TABLE = (
+    Mutation(
+        "a hospital's key never comes from the network",
+        "agent/access/site.py",
+        "if not (known or at_panel):",
+        "if False:",
+        (f"{_SITE}::test_a_key_never_comes_from_the_network",),
+    ),
+    Mutation(
+        "a policy that loosens waits for a person",
+        "agent/access/site.py",
+        "if known and not self.loosened(local, document):",
+        "if known:",
+        (f"{_SITE}::test_what_loosens_anything_waits_for_a_person",),
+    ),
+    Mutation(
+        "a new key waits for a person",
+        "agent/access/site.py",
+        "if known and not self.loosened(local, document):",
+        "if not self.loosened(local, document):",
+        (f"{_SITE}::test_the_first_one_waits_for_a_person_though_it_only_tightens",),
+    ),
+    Mutation(
+        "the hospital's policy never goes back",
+        "agent/access/site.py",
+        "document.verified(self.version)",
+        "document.verified(0)",
+        (f"{_SITE}::test_no_version_comes_back_and_there_are_no_two_of_one",),
+    ),
+    Mutation(
+        "the hospital's policy is verified when it is read back",
+        "agent/access/site.py",
+        "            document.verified()\n",
+        "            pass\n",
+        (f"{_SITE}::test_a_file_that_cannot_be_believed_shuts_the_door",),
+    ),
+    Mutation(
+        "the hospital's policy is signed",
+        "agent/wire/site_policy.py",
+        "Ed25519PublicKey.from_public_bytes(key).verify(signature, _PURPOSE + data)",
+        "Ed25519PublicKey.from_public_bytes(key)",
+        (f"{_WIRE}::test_nobody_else_signs_one",),
+    ),
+    Mutation(
+        "the vendor can only tighten",
+        "agent/wire/site_policy.py",
+        "return stricter(site, msgspec.structs.replace(site, **wanted))",
+        "return msgspec.structs.replace(site, **wanted)",
+        (f"{_WIRE}::test_a_tightening_allows_nothing_that_the_site_does_not",),
+    ),
+    Mutation(
+        "policies are compared in every hour",
+        "agent/wire/site_policy.py",
+        "        return [(settings(old), new.at(minute)) for minute in sorted(new.turns())]\n",
+        "        return [(settings(old), settings(new))]\n",
+        (f"{_WIRE}::test_what_is_loosened_is_named",),
+    ),
+    Mutation(
+        "a person's PIN accepts the hospital's policy",
+        "agent/access/consent.py",
+        "actor = await self._approver(args)",
+        'actor = "approver-1"',
+        (
+            "tests/agent/access/test_consent.py"
+            "::test_a_policy_is_accepted_at_the_panel_and_outlives_a_restart",
+        ),
+    ),
+)
