@@ -8,7 +8,12 @@ from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_view,
+)
 from rest_framework import generics, serializers, status
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
@@ -16,7 +21,7 @@ from rest_framework.response import Response
 
 from agent.wire.catalogue import Level, RequestReason, SessionState
 from agent.wire.messages import Proof
-from fleet.access import selectors, services
+from fleet.access import afterwards, selectors, services
 from fleet.access.asking import MAX_SERVICES
 from fleet.access.models import Session
 from fleet.accounts.models import User
@@ -43,6 +48,7 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
     reason = serializers.ChoiceField(choices=[reason.value for reason in RequestReason])
     ticket = serializers.SerializerMethodField()
     state = serializers.ChoiceField(choices=[state.value for state in SessionState])
+    ticket_owed = serializers.BooleanField(help_text="The ticket was to follow, and has not yet.")
     state_reason = serializers.SerializerMethodField()
     challenge = Base64Field(allow_null=True)
     challenge_signature = Base64Field(allow_null=True)
@@ -59,7 +65,7 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
             "session", "device", "serial", "specialist", "level", "services", "reason", "ticket",
             "note", "life_s", "state", "state_reason", "challenge", "challenge_signature",
             "certificates", "request", "online", "created_at", "expires_at", "active_at",
-            "ends_at", "ended_at", "version",
+            "ends_at", "ended_at", "version", "ticket_owed", "handover", "handover_at",
         ]  # fmt: skip
 
     def get_ticket(self, session: Session) -> str | None:
@@ -123,6 +129,16 @@ class AnswerSerializer(StrictSerializer):
     proof = ProofField()
 
 
+class TicketSerializer(StrictSerializer):
+    ticket = serializers.CharField(max_length=32)
+
+
+class HandoverSerializer(StrictSerializer):
+    """Nothing about a patient or about staff of the hospital; the hospital reads it."""
+
+    text = serializers.CharField(max_length=afterwards.MAX_HANDOVER, trim_whitespace=False)
+
+
 class EntrySerializer(serializers.Serializer[selectors.TimelineEntry]):
     side = serializers.ChoiceField(choices=["server", "device"])
     index = serializers.IntegerField()
@@ -163,7 +179,15 @@ class ReportSerializer(serializers.Serializer[selectors.Report]):
 
 
 @extend_schema_view(
-    get=extend_schema(summary="Sessions that you may see, newest first"),
+    get=extend_schema(
+        summary="Sessions that you may see, newest first",
+        parameters=[
+            OpenApiParameter("state", enum=_STATES),
+            OpenApiParameter(
+                "ticket", enum=["to_follow"], description="Only those that wait for your ticket."
+            ),
+        ],
+    ),
     post=extend_schema(
         summary="Ask for access to a device",
         request=RequestSerializer,
@@ -182,6 +206,8 @@ class SessionList(generics.ListAPIView[Session]):
                 _("There is no such state. The states are: %(states)s.")
                 % {"states": ", ".join(_STATES)}
             )
+        if self.request.query_params.get("ticket") == "to_follow":
+            rows = rows.filter(pk__in=selectors.tickets_owed(user).values("pk"))
         return rows.filter(state=state) if state else rows
 
     def post(self, request: Request) -> Response:
@@ -258,6 +284,53 @@ def answer(request: Request, pk: str) -> Response:
         now=clock.now(),
     )
     return Response(SessionSerializer(answered).data)
+
+
+@extend_schema(
+    summary="Give the ticket that was to follow",
+    request=TicketSerializer,
+    responses=SessionSerializer,
+)
+@api_view(["POST"])
+def ticket(request: Request, pk: str) -> Response:
+    found = _session(request, pk)
+    actor = require(request.user, Action.ACCESS_REQUEST)
+    given = TicketSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    named = afterwards.give_ticket(
+        actor=actor, session=found, ticket=given.validated_data["ticket"], now=clock.now()
+    )
+    return Response(SessionSerializer(named).data)
+
+
+@extend_schema(
+    summary="Write the handover note of a session of yours",
+    request=HandoverSerializer,
+    responses=SessionSerializer,
+)
+@api_view(["POST"])
+def handover(request: Request, pk: str) -> Response:
+    found = _session(request, pk)
+    actor = require(request.user, Action.ACCESS_REQUEST)
+    given = HandoverSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    written = afterwards.write_handover(
+        actor=actor, session=found, text=given.validated_data["text"], now=clock.now()
+    )
+    return Response(SessionSerializer(written).data)
+
+
+@extend_schema(
+    summary="Ask for the same access as a session of yours that is over",
+    request=None,
+    responses={201: SessionSerializer},
+)
+@api_view(["POST"])
+def again(request: Request, pk: str) -> Response:
+    found = _session(request, pk)
+    actor = require(request.user, Action.ACCESS_REQUEST)
+    asked = afterwards.again(actor=actor, session=found, now=clock.now())
+    return Response(SessionSerializer(asked).data, status=status.HTTP_201_CREATED)
 
 
 @extend_schema(summary="End a session", request=None, responses=SessionSerializer)

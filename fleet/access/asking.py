@@ -69,7 +69,7 @@ def message(
 def _check(life: timedelta, ticket: str | None, note: str) -> None:
     if not MIN_LIFE <= life <= MAX_LIFE:
         raise Invalid(_("A session lasts from 1 minute to 8 hours. Choose another time."))
-    if ticket is not None and not _reads(messages.Ticket, ticket):
+    if ticket is not None and not is_ticket(ticket):
         raise Invalid(
             _(
                 "A ticket has letters, digits and “-” only, at most 32. "
@@ -125,6 +125,10 @@ def _services(services: Sequence[str], level: Level, offered: Mapping[str, str])
                 reason=SessionReason.LEVEL_TOO_LOW.value,
             )
     return chosen
+
+
+def is_ticket(text: str) -> bool:
+    return _reads(messages.Ticket, text)
 
 
 def _reads(type: Any, value: object) -> bool:

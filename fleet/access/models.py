@@ -74,6 +74,10 @@ class Session(models.Model):
     device_bytes_up = models.PositiveBigIntegerField(default=0)
     device_bytes_down = models.PositiveBigIntegerField(default=0)
 
+    # What whoever comes next must know: free text, which stays here and goes to no injector.
+    handover = models.TextField(blank=True, max_length=2000)
+    handover_at = models.DateTimeField(null=True, blank=True)
+
     class Meta:
         ordering = ["-created_at"]
         constraints = [
@@ -99,6 +103,9 @@ class Session(models.Model):
                 condition=~models.Q(end_reason="") & models.Q(end_accepted_at__isnull=True),
                 name="session_end_owed",
             ),
+            models.Index(
+                fields=["-created_at"], condition=models.Q(ticket=""), name="session_no_ticket"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -107,6 +114,11 @@ class Session(models.Model):
     @property
     def over(self) -> bool:
         return SessionState(self.state).over
+
+    @property
+    def ticket_owed(self) -> bool:
+        """A ticket was to follow and has not; one that never began needs none."""
+        return not self.ticket and (not self.over or self.active_at is not None)
 
     @property
     def state_label(self) -> str | Promise:

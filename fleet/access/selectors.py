@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from agent.wire import chain
 from agent.wire.catalogue import SessionState
 from fleet.access import outbound
 from fleet.access.models import OPEN_STATES, Roster, Session
-from fleet.accounts.models import User
+from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import Action, restrict
 from fleet.audit.models import DeviceEntry, Entry
 from fleet.core import clock
@@ -33,6 +33,16 @@ def sessions_for(user: User | AnonymousUser) -> QuerySet[Session]:
 
 def open_sessions_for(user: User | AnonymousUser) -> QuerySet[Session]:
     return sessions_for(user).filter(state__in=OPEN_STATES)
+
+
+def tickets_owed(user: User | AnonymousUser) -> QuerySet[Session]:
+    """Sessions whose ticket is to follow, of those that the user is to give one: a specialist's
+    own, for an administrator everybody's, for others none."""
+    rows = restrict(sessions_for(user), user, Action.ACCESS_REQUEST)
+    rows = rows.filter(Q(state__in=OPEN_STATES) | Q(active_at__isnull=False), ticket="")
+    if isinstance(user, User) and user.role == Role.ADMINISTRATOR:
+        return rows
+    return rows.filter(specialist=user.pk)
 
 
 def newest_roster() -> Roster | None:

@@ -278,7 +278,21 @@ class Access:
             )
         return self._portal.answer(session, public, signature)
 
+    def asked_before(self, session: str, confirm: Callable[[Asked], bool]) -> Asked:
+        """What this specialist asked for in that session, to ask for it again.
+
+        `confirm` is asked when there is no record of it here: then the terms are the portal's word.
+        """
+        file = self._sessions.get(session)
+        if file is not None:
+            return file.asked
+        return self._elsewhere(self._portal.session(session), confirm)
+
     def _adopt(self, shown: JSON, confirm: Callable[[Asked], bool]) -> SessionFile:
+        asked = self._elsewhere(shown, confirm)
+        return SessionFile(session=str(shown["session"]), asked=asked)
+
+    def _elsewhere(self, shown: JSON, confirm: Callable[[Asked], bool]) -> Asked:
         """A request made elsewhere, as in the browser: its terms must be read by a person."""
         request = believe.read_request(_bytes(shown["request"], "request"))
         asked = believe.asked_in(request, str(shown["serial"]))
@@ -290,7 +304,7 @@ class Access:
             )
         if not confirm(asked):
             raise ClientError(_("Nothing was signed."))
-        return SessionFile(session=str(shown["session"]), asked=asked)
+        return asked
 
     # --- waiting ----------------------------------------------------------------------------------
 

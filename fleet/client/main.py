@@ -21,7 +21,7 @@ from fleet.client.group import Group
 from fleet.client.i18n import _
 from fleet.client.origin_commands import access_origin
 from fleet.client.portal import Portal, check_token, check_url
-from fleet.client.sessions import answer, audit, end, forward, request, shell
+from fleet.client.sessions import answer, audit, end, forward, request, shell, ticket
 from fleet.client.site_policy_commands import group as site_policy_group
 
 DEVICE_COLUMNS = (
@@ -47,7 +47,7 @@ def main(ctx: click.Context, folder: Path | None) -> None:
 
 
 _COMMANDS = (
-    request, answer, forward, shell, end, audit, access_origin, site_policy_group,
+    request, answer, forward, shell, ticket, end, audit, access_origin, site_policy_group,
 )  # fmt: skip
 for command in _COMMANDS:
     main.add_command(command)

@@ -200,6 +200,9 @@ class Portal:
         }
         return self._session("POST", _path(session, "answer/"), json=body)
 
+    def give_ticket(self, session: str, ticket: str) -> JSON:
+        return self._session("POST", _path(session, "ticket/"), json={"ticket": ticket})
+
     def end(self, session: str) -> JSON:
         return self._session("POST", _path(session, "end/"))
 

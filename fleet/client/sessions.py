@@ -1,4 +1,4 @@
-"""The commands of a session: request, answer, forward, shell, end, audit."""
+"""The commands of a session: request, answer, forward, shell, ticket, end, audit."""
 
 import sys
 from collections.abc import Callable
@@ -117,7 +117,9 @@ def _see_through(
 
 
 @click.command()
-@click.argument("target", metavar="SERIAL")
+@click.argument("target", required=False, metavar="SERIAL")
+@click.option("--again", metavar="SESSION", help="The same as in this session of yours.")
+@click.option("--yes", is_flag=True, help="With --again: do not ask about one made elsewhere.")
 @click.option(
     "--level",
     type=click.Choice([it.value for it in Level]),
@@ -125,9 +127,9 @@ def _see_through(
     show_default=True,
 )
 @click.option(
-    "--service", "services", type=_SERVICE, multiple=True, required=True, help="Repeatable."
+    "--service", "services", type=_SERVICE, multiple=True, help="What to reach. Repeatable."
 )
-@click.option("--reason", type=click.Choice([it.value for it in RequestReason]), required=True)
+@click.option("--reason", type=click.Choice([it.value for it in RequestReason]))
 @click.option("--ticket", type=_TICKET, help="Left out: to follow.")
 @click.option("--note", type=_NOTE, default="", help="Shown at the injector.")
 @click.option("--for", "life_s", type=_Duration(60, 8 * 3600), default="30m", show_default=True)
@@ -137,19 +139,25 @@ def _see_through(
     help="With --wait: how long.",
 )  # fmt: skip
 @_form
-@click.pass_obj
+@click.pass_context
 def request(
-    folder: Path, /, target: str, wait: bool, limit_s: int, form: str, **terms: Any
-) -> None:
-    """Ask for access to an injector (serial number or device id).
+    context: click.Context, /, target: str | None, again: str | None, yes: bool, wait: bool,
+    limit_s: int, form: str, **terms: Any,
+) -> None:  # fmt: skip
+    """Ask for access to an injector (serial number or device id), or for the same again.
 
     Exits 0 when the portal holds the request; with --wait, only when the session is active.
     """
-    mine = profile.load(folder)
+    _check_usage(context, target, again, terms)
+    mine = profile.load(context.obj)
     with Portal(mine) as portal:
         access = _access(portal, mine)
         access.check(signing=wait)
-        made = access.request(target, partial(_asked, mine, terms))
+        asked = partial(_asked, mine, terms)
+        if again:
+            before = access.asked_before(again, lambda asked: yes or _confirm(asked))
+            target, asked = before.device, partial(_same, before)
+        made = access.request(str(target), asked)
         session = str(made["session"])
         if wait:
             output.note(_("{session}: asked").format(session=session))
@@ -165,6 +173,32 @@ def request(
         output.note(
             _("Now sign it with: {command}").format(command=advice.command("answer", session))
         )
+
+
+def _check_usage(
+    context: click.Context, target: str | None, again: str | None, terms: dict[str, Any]
+) -> None:
+    """Either an injector and what is wanted of it, or a session that says both."""
+    given = {
+        name
+        for name in terms
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    if again:
+        if target or given:
+            raise click.UsageError(
+                _("--again takes everything from that session: leave the rest out."), context
+            )
+        return
+    if not target:
+        raise click.UsageError(_("Name an injector, or a session with --again."), context)
+    for name, option in (("services", "--service"), ("reason", "--reason")):
+        if name not in given:
+            raise click.UsageError(_("{option} is missing.").format(option=option), context)
+
+
+def _same(before: Asked, _device: JSON) -> Asked:
+    return before
 
 
 def _asked(mine: Profile, terms: dict[str, Any], device: JSON) -> Asked:
@@ -271,6 +305,22 @@ def _open(portal: Portal, mine: Profile, target: str, service: str) -> tuple[Car
         return carry(portal, session, carrier, output.note, ready)
 
     return carrier, carrying
+
+
+@click.command()
+@click.argument("session", metavar="SESSION")
+@click.argument("ticket", type=_TICKET, metavar="TICKET")
+@_form
+@click.pass_obj
+def ticket(folder: Path, /, session: str, ticket: str, form: str) -> None:
+    """Give the ticket of a session that was asked for without one."""
+    with Portal(profile.load(folder)) as portal:
+        shown = portal.give_ticket(session, ticket)
+    given = {name: str(shown[name]) for name in ("session", "state", "ticket")}
+    if form == "json":
+        output.data(given)
+    else:
+        click.echo("\n".join(f"{name:8} {output.cell(text)}" for name, text in given.items()))
 
 
 @click.command()

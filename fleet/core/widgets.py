@@ -18,3 +18,10 @@ def date() -> forms.DateInput:
 
 def select() -> forms.Select:
     return forms.Select(attrs={"class": "form-select"})
+
+
+def paragraph(*, rows: int, most: int) -> forms.Textarea:
+    """Several lines; `most` characters."""
+    return forms.Textarea(
+        attrs={"class": "form-control", "autocomplete": "off", "rows": rows, "maxlength": most}
+    )

@@ -3,6 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from fleet.access import pages as access
+from fleet.access.pages import follow_up
 from fleet.accounts import pages as accounts
 from fleet.audit import pages as audit
 from fleet.enrolment import pages as enrolment
@@ -24,6 +25,9 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("devices/<str:device>/request/", access.request_access, name="access-request"),
     path("access/", access.sessions, name="sessions"),
     path("access/<str:session>/", access.session, name="session"),
+    path("access/<str:session>/again/", follow_up.session_again, name="session-again"),
+    path("access/<str:session>/ticket/", follow_up.session_ticket, name="session-ticket"),
+    path("access/<str:session>/handover/", follow_up.session_handover, name="session-handover"),
     path("access/<str:session>/end/", access.session_end, name="session-end"),
     path("access/<str:session>/browser/", access.session_browser, name="session-browser"),
     path("access/<str:session>/report/", access.session_report, name="session-report"),

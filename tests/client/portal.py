@@ -78,6 +78,7 @@ class TestPortal:
         self.specialist_key = specialist_key
         self.sessions: dict[str, Held] = {}
         self.services: dict[str, int] = {}
+        self.tickets: dict[str, str] = {}  # given afterwards
         self.lie: str | None = None
         self.refuse: str | None = None
         self.deny: int | None = None  # the status with which the portal itself refuses a request
@@ -200,6 +201,11 @@ class TestPortal:
             return 404, {"error": "not_found", "detail": "There is nothing here."}
         if match[2] == "answer":
             return self._take_answer(held, body)
+        if match[2] == "ticket":
+            sent = json.loads(held.request)
+            if sent["ticket"] is not None:
+                return 409, {"error": "conflict", "detail": "It has another ticket."}
+            self.tickets[held.id] = body["ticket"]
         if match[2] == "end":
             self.end(held, "ended_by_specialist")
         if match[2] == "audit":
@@ -215,7 +221,8 @@ class TestPortal:
         return {
             "session": held.id, "device": sent["device"], "serial": "S-1001",
             "specialist": "noor", "level": sent["level"], "services": sent["services"],
-            "reason": sent["reason"], "ticket": sent["ticket"], "note": sent["note"],
+            "reason": sent["reason"], "note": sent["note"],
+            "ticket": self.tickets.get(held.id, sent["ticket"]),
             "life_s": sent["life_s"], "state": held.state, "state_reason": held.reason,
             "challenge": b64(held.challenge), "challenge_signature": b64(held.signature),
             "certificates": [b64(it) for it in held.certificates], "request": b64(held.request),

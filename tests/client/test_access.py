@@ -182,6 +182,62 @@ def test_an_unknown_injector_or_session(portal: TestPortal, command: Command) ->
     command("forward", "S-1001", "web", 0, expect=4)
 
 
+def test_the_same_again_is_a_new_request_with_the_same_words(
+    portal: TestPortal, command: Command
+) -> None:
+    """R-ACC-3: one key less to press at three in the morning."""
+    first = command.json(*REQUEST)["session"]
+    again = command.json("request", "--again", first)["session"]
+    assert again != first
+    one, two = (json.loads(portal.sessions[it].request) for it in (first, again))
+    assert {**two, "session": "", "at": 0} == {**one, "session": "", "at": 0}
+
+
+def test_the_same_again_of_one_made_elsewhere_is_read_first(
+    portal: TestPortal, command: Command
+) -> None:
+    held = portal.make_session(
+        {"device": DEVICE, "level": "service", "services": ["web"], "reason": "repair",
+         "ticket": None, "note": "from the browser", "life_s": 900}
+    )  # fmt: skip
+    done = command("request", "--again", held.id, given=b"n\n", expect=1)
+    assert "from the browser" in done.stderr.decode()
+    assert len(portal.sessions) == 1
+    command("request", "--again", held.id, "--yes")
+    assert len(portal.sessions) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--again", "0" * 32, "S-1001"), "leave the rest out"),
+        (("--again", "0" * 32, "--level", "os"), "leave the rest out"),
+        ((), "Name an injector"),
+        (("S-1001", "--reason", "repair"), "--service is missing"),
+        (("S-1001", "--service", "web"), "--reason is missing"),
+    ],
+)
+def test_what_a_request_needs(
+    portal: TestPortal, command: Command, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in command("request", *arguments, expect=2).stderr.decode()
+    assert portal.sessions == {}
+
+
+def test_a_ticket_that_follows(portal: TestPortal, command: Command) -> None:
+    body = {
+        "device": DEVICE, "level": "service", "services": ["web"], "reason": "repair",
+        "ticket": None, "note": "", "life_s": 900,
+    }  # fmt: skip
+    held = portal.make_session(body)
+    given = command.json("ticket", held.id, "T-9")
+    assert given == {"session": held.id, "state": held.state, "ticket": "T-9"}
+    other = portal.make_session({**body, "ticket": "T-1"})
+    assert "another ticket" in command("ticket", other.id, "T-9", expect=1).stderr.decode()
+    assert "ticket" in command("ticket", held.id, "T 9", expect=2).stderr.decode()
+    command("ticket", "0" * 32, "T-9", expect=4)
+
+
 def test_end_and_audit(portal: TestPortal, command: Command, session: str) -> None:
     sides = [it["side"] for it in command.json("audit", "--session", session)]
     assert sides == ["server", "device"]

@@ -93,6 +93,8 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "session-presence": (specialist, f"/access/{sessions['presence'].pk}/"),
         "session-active": (specialist, f"/access/{sessions['active'].pk}/"),
         "session-ended": (specialist, f"/access/{sessions['ended'].pk}/"),
+        "handover": (specialist, f"/access/{sessions['ended'].pk}/handover/"),
+        "ticket": (specialist, f"/access/{sessions['active'].pk}/ticket/"),
         "credential": (admin, f"/devices/{devices['CEN-20417'].pk}/identity/"),
         "report": (specialist, f"/access/{sessions['ended'].pk}/report/"),
         "jobs": (specialist, "/jobs/"),

@@ -31,6 +31,7 @@ FIELDS = {
     "session", "device", "serial", "specialist", "level", "services", "reason", "ticket", "note",
     "life_s", "state", "state_reason", "challenge", "challenge_signature", "certificates",
     "request", "online", "created_at", "expires_at", "active_at", "ends_at", "ended_at", "version",
+    "ticket_owed", "handover", "handover_at",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from tests.fleet.servers.making import add
 # Not pages: for programs, or answering to POST alone.
 _SKIPPED = re.compile(
     r"^(-/|metrics|enrol|api/|sign-out|language)|\.(json|txt)$"
-    r"|/(end|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
+    r"|/(end|again|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
     # Of people without a second factor, or in the middle of signing in: accounts/test_pages.
     r"|^account/security/(needed|app|codes|passkeys/<int:pk>/remove)/$|^sign-in/(code|passkey|with/<str:provider_id>/back)/$"
 )
@@ -140,6 +140,7 @@ def test_the_hospital_reads_its_pages(
 ) -> None:
     """The member sees what is theirs, and not what only the vendor does."""
     hidden = {"jobs/new/": 403, "devices/<str:device>/request/": 404}
+    hidden |= dict.fromkeys(("access/<str:session>/ticket/", "access/<str:session>/handover/"), 404)
     hidden |= {"sign-in/": 302}  # they are in
     hidden |= dict.fromkeys(("servers/", "servers/new/", "servers/<str:name>/"), 403)
     for route, path in paths.items():

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from agent.wire import challenge
 from agent.wire.catalogue import Level, SessionState
-from fleet.access import passes, selectors, services
+from fleet.access import afterwards, passes, selectors, services
 from fleet.access.forms import RequestForm
 from fleet.access.models import Session
 from fleet.accounts.models import Role, User
@@ -24,6 +24,7 @@ from fleet.core.errors import Conflict, Invalid
 from fleet.inventory.models import Device
 from fleet.pages.http import page, paginate, person, show, watch_groups
 
+MAX_OWED = 10  # sessions without their ticket that are listed; all of them are counted
 _S = SessionState
 _FIRST_PORT = 2222  # of the specialist's own machine, in the commands that the page suggests
 # What a person follows; ACCEPTED and WAITING are parts of reaching the injector.
@@ -87,8 +88,12 @@ def sessions(request: HttpRequest) -> HttpResponse:
     user = person(request)
     only_open = request.GET.get("state") == "open"
     rows = selectors.open_sessions_for(user) if only_open else selectors.sessions_for(user)
+    owed = selectors.tickets_owed(user)
+    first = list(owed[: MAX_OWED + 1])
     context = {
         "page": paginate(request, rows),
+        "owed": first[:MAX_OWED],
+        "owed_count": len(first) if len(first) <= MAX_OWED else owed.count(),
         "only_open": only_open,
         "watch": watch_groups(user),
     }
@@ -135,7 +140,7 @@ def _reached(session: Session) -> int:
 def session(request: HttpRequest, session: str) -> HttpResponse:
     user = person(request)
     row = get_object_or_404(selectors.sessions_for(user), pk=session)
-    mine = row.specialist_id == user.pk
+    mine, now = row.specialist_id == user.pk, clock.now()
     context = {
         "session": row,
         "steps": steps(row),
@@ -143,6 +148,9 @@ def session(request: HttpRequest, session: str) -> HttpResponse:
         "code": challenge.code(bytes(row.challenge)) if row.challenge and not row.over else "",
         "mine": mine,
         "may_end": not row.over and _may_end(user, row),
+        "may_give_ticket": afterwards.may_give_ticket(user, row),
+        "may_write_handover": afterwards.may_write_handover(user, row, now),
+        "may_ask_again": afterwards.may_ask_again(user, row),
         "timeline": selectors.timeline(row),
         "commands": _commands(row),
         "in_browser": passes.offered(user, row),
