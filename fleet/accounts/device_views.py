@@ -3,6 +3,7 @@
 They know nobody and use no cookie. An error is RFC 6749's, with our `detail` beside it.
 """
 
+from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -34,6 +35,8 @@ def authorize(request: HttpRequest) -> JsonResponse:
         code = "invalid_scope" if error.code == "invalid" else error.code
         return _error(code, error.message, error.status)
     where = request.build_absolute_uri(reverse("connect"))
+    if settings.SESSION_COOKIE_SECURE:  # a proxy may end TLS
+        where = where.replace("http:", "https:", 1)
     return _fresh(
         JsonResponse(
             {

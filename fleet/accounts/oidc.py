@@ -48,6 +48,8 @@ class ProviderTalk(OpenIDConnectOAuth2Adapter):
     def __init__(self, request: HttpRequest, row: IdentityProvider) -> None:
         super().__init__(request, row.pk)
         self.row = row
+        # A proxy may end TLS: what the browser is sent back to is https all the same.
+        self.redirect_uri_protocol = "https" if settings.SESSION_COOKIE_SECURE else None
         self._found: dict[str, Any] | None = None
 
     @property

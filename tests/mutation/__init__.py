@@ -5,8 +5,15 @@ removes one in a copy of the project and runs the tests named for it, of which o
 copy as it is, all must pass. `docs/threats.md` says which line belongs to which threat.
 """
 
-from tests.mutation import consent, faults, gate, identity, links
+from tests.mutation import accounts, consent, faults, gate, identity, links
 from tests.mutation.base import ROOT as ROOT
 from tests.mutation.base import Mutation as Mutation
 
-TABLE = (*gate.TABLE, *links.TABLE, *identity.TABLE, *faults.TABLE, *consent.TABLE)
+TABLE = (
+    *gate.TABLE,
+    *links.TABLE,
+    *identity.TABLE,
+    *accounts.TABLE,
+    *faults.TABLE,
+    *consent.TABLE,
+)

@@ -274,6 +274,16 @@ def test_a_strangers_page_begins_nothing_and_adds_nothing(
     assert Client(headers={"host": "evil.example"}).post(path).status_code == 400
 
 
+def test_behind_a_proxy_that_ends_tls_it_comes_back_by_https(
+    row: IdentityProvider, provider: OpenIDProvider, settings: Any
+) -> None:
+    settings.SESSION_COOKIE_SECURE = True
+    provider.authorize(target_of(Client().post(f"/sign-in/with/{row.pk}/")))
+    assert provider.asked["redirect_uri"] == f"https://testserver/sign-in/with/{row.pk}/back/"
+    answer = Client().post("/api/v1/sign-in/device/", {"client_id": "patency"})
+    assert answer.json()["verification_uri"] == "https://testserver/connect/"
+
+
 @pytest.mark.parametrize("next_url", ["https://evil.example/", "//evil.example", "/\\evil.example"])
 def test_it_leads_nowhere_else(
     next_url: str, row: IdentityProvider, mia: User, provider: OpenIDProvider

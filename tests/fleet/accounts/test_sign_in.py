@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 from django.conf import settings
+from django.contrib.auth.hashers import get_hasher
 from django.test import Client
 
 from fleet.accounts import factors, services
@@ -290,3 +291,29 @@ def test_factors_tell_the_last_one(owner: User, member: User, passkey: Passkey) 
     assert not factors.may_remove(app, owner)
     give_app(member)
     assert factors.may_remove(Authenticator.objects.get(user=member), member)
+
+
+# --- what time tells ------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_takes_as_long_as_a_known_one(
+    owner: User, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is hashed once, whether the person exists, has a password, or is closed."""
+    User.objects.filter(pk=member.pk).update(is_active=False)
+    owner.set_unusable_password()
+    owner.save()
+    hashed: list[str] = []
+    hasher = get_hasher()
+    real = type(hasher).encode
+
+    def counted(self: Any, password: str, *arguments: Any, **more: Any) -> str:
+        hashed.append(password)
+        return str(real(self, password, *arguments, **more))
+
+    monkeypatch.setattr(type(hasher), "encode", counted)
+    for username in ("nobody", "owner", "member"):
+        hashed.clear()
+        answer = Client().post("/sign-in/", {"username": username, "password": "guess"})
+        assert len(hashed) == 1, username
+        assert "user name or the password is wrong" in answer.content.decode()
