@@ -202,6 +202,7 @@ def session_end(request: HttpRequest, session: str) -> HttpResponse:
 
 @page
 @require_POST
+@confirmed
 def session_browser(request: HttpRequest, session: str) -> HttpResponse:
     """Send the specialist's browser to the access origin, with a ticket for this session."""
     user = person(request)

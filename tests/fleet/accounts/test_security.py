@@ -202,6 +202,14 @@ def test_what_hurts_most_asks_again_after_five_minutes(
     assert client.get(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/account/tokens/", "/connect/", f"/access/{'0' * 32}/browser/"])
+def test_buttons_ask_again_as_well(path: str, owner: User) -> None:
+    """Also the one that leads to the origin where the device's challenge is signed."""
+    client = Client()
+    open_session(client, owner, age_s=301)
+    assert client.post(path)["Location"].startswith("/account/confirm/?next="), path
+
+
 def test_a_form_that_was_interrupted_goes_on(owner: User) -> None:
     client = Client()
     open_session(client, owner, age_s=301)
