@@ -28,12 +28,15 @@ def _up_options(arguments: list[str]) -> None:
         value = getattr(known, name)
         if value:
             os.environ[variable] = value
-    _choose_ports(["PATENCY_HTTP", "PATENCY_MQTT", "PATENCY_METRICS"])
+    _choose_ports(["PATENCY_HTTP", "PATENCY_MQTT", "PATENCY_METRICS", "PATENCY_ACCESS"])
     if known.only == "gate":
         os.environ.setdefault("PATENCY_SECRET", "no cookies here")  # leaves no file either
     if known.demo:
         demo = Path(__file__).resolve().parent / "var" / "demo"
         os.environ.setdefault("PATENCY_DATA", str(demo))
+        # The browser client beside the portal: another port is another origin.
+        port = os.environ.setdefault("PATENCY_ACCESS", "127.0.0.1:8001").rpartition(":")[2]
+        os.environ.setdefault("PATENCY_ACCESS_ORIGIN", f"http://localhost:{port}")
 
 
 def _choose_ports(variables: list[str]) -> None:

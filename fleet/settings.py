@@ -12,6 +12,7 @@ PATENCY_PUBLIC   host:port by which devices reach the main server (PATENCY_MQTT)
                  allow-list with PATENCY_PUBLIC_ADDRESS, _PLACE and _REGION (none)
 PATENCY_NOTICE_DAYS  days that hospitals are told before the allow-list changes (30)
 PATENCY_ORIGINS  public origins of the portal, comma-separated (http on localhost and the two ports)
+PATENCY_ACCESS  address at which the demo serves the browser client (127.0.0.1:8001)
 PATENCY_ACCESS_ORIGIN  origin of the browser client, an anchor of new provisioning bundles (none)
 PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PATENCY_DATA
 PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECURITY
@@ -100,6 +101,7 @@ PATENCY_ORIGINS = _list(
     f"https://localhost:{_mqtt_port},https://127.0.0.1:{_mqtt_port}",
 )
 # The panel's are in its injector's contacts.json; without either, both show the same demo contacts.
+PATENCY_ACCESS = _text("PATENCY_ACCESS", "127.0.0.1:8001")
 PATENCY_ACCESS_ORIGIN = _text("PATENCY_ACCESS_ORIGIN", "")
 PATENCY_CONTACTS = {
     "device": _text("PATENCY_CONTACT_DEVICE", "+1 800 555 0142"),

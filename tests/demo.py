@@ -56,6 +56,7 @@ class Demo:
     data: Path
     http: int = field(default_factory=free_port)
     mqtt: int = field(default_factory=free_port)
+    access: int = field(default_factory=free_port)
     pace: str = QUIET
     process: subprocess.Popen[bytes] | None = None
     info: dict[str, Any] = field(default_factory=dict)  # demo.json
@@ -92,6 +93,7 @@ class Demo:
                 "PATENCY_DATA": str(self.data),
                 "PATENCY_HTTP": f"127.0.0.1:{self.http}",
                 "PATENCY_MQTT": f"127.0.0.1:{self.mqtt}",
+                "PATENCY_ACCESS": f"127.0.0.1:{self.access}",
                 "PATENCY_DEMO_PACE": self.pace,
                 "PYTHONWARNINGS": "",
             }

@@ -236,6 +236,7 @@ def seeded(demo: Demo) -> Iterator[Path]:
         ({"PATENCY_DATA": "/proc/x"}, "The data directory /proc/x cannot be used"),
         ({"PATENCY_HTTP": "127.0.0.1:{taken}"}, "PATENCY_HTTP=127.0.0.1:"),
         ({"PATENCY_MQTT": "127.0.0.1:{taken}"}, "PATENCY_MQTT=127.0.0.1:"),
+        ({"PATENCY_ACCESS": "127.0.0.1:{taken}"}, "PATENCY_ACCESS=127.0.0.1:"),
         ({"PATENCY_HTTP": "0.0.0.0:{taken}"}, "this machine only"),
         ({"PATENCY_DEMO_PACE": "fast"}, "Give a number"),
     ],

@@ -126,11 +126,16 @@ def _provision(device: DevicePlan, state: Path, site: Site, trust_key: bytes) ->
 
 
 def _point_here(provision: Path, servers: Path) -> None:
-    """The gate may listen elsewhere than the last time: only the demo may tell a device so."""
+    """The gate, or the access origin, may listen elsewhere than the last time: only the demo may
+    tell a device so."""
     here = selectors.access_servers()
     bundle = read_object(provision)
-    if bundle.get("enrol") != here[0]:
-        bundle["enrol"] = here[0]
+    before = json.dumps(bundle)
+    bundle["enrol"] = here[0]
+    if isinstance(anchors := bundle.get("anchors"), dict):
+        anchors.pop("access_origin", None)
+        anchors |= selectors.access_origin()
+    if json.dumps(bundle) != before:
         write_private(provision, json.dumps(bundle, indent=1).encode())
     if servers.exists() and _written(servers) != here:
         write_private(servers, json.dumps(here).encode())

@@ -132,8 +132,12 @@ def roster(everybody: list[Person], public: dict[str, bytes], plan: Plan, data: 
     runs on another machine.
     """
     folder = data / "trust"
-    members = [_member(person, public[person.user.username], plan)
-               for person in everybody if person.user.username in public]  # fmt: skip
+    passkeys = _passkeys(folder / "members.json")
+    members = [
+        {**_member(person, public[person.user.username], plan),
+         "passkeys": passkeys.get(person.user.username, [])}
+        for person in everybody if person.user.username in public
+    ]  # fmt: skip
     write_private(folder / "members.json", json.dumps(members, indent=1).encode())
     signed = folder / "roster.json"
     _patency(
@@ -143,6 +147,16 @@ def roster(everybody: list[Person], public: dict[str, bytes], plan: Plan, data: 
     key = (folder / "trust.pub").read_text(encoding="ascii").strip()
     with Path("/dev/null").open("w") as nowhere:
         call_command("roster", "import", str(signed), "--trust-key", key, stdout=nowhere)
+
+
+def _passkeys(path: Path) -> dict[str, Any]:
+    """The access passkeys that were put into the members file by hand, by person."""
+    try:
+        return {line["id"]: line["passkeys"] for line in json.loads(path.read_text("utf-8"))}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path) from error
 
 
 def entitlements(plan: Plan, data: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from fleet.core import clock
-from fleet.core.addresses import Address
+from fleet.core.addresses import Address, parse_address
 from fleet.core.errors import Conflict, Invalid
 from fleet.core.files import hold, write_private
 from fleet.core.threads import in_thread
@@ -45,6 +45,7 @@ def prepare(options: ServeOptions) -> Companion:
             raise Conflict(words.another(data))
         _check_address(options.http, "PATENCY_HTTP")
         _check_address(options.mqtt, "PATENCY_MQTT")
+        _check_address(parse_address(settings.PATENCY_ACCESS), "PATENCY_ACCESS")
         _say(words.starting(data))
         demo = _seed(plan(), data, f"http://localhost:{options.http.port}")
     except OSError as error:
@@ -153,7 +154,8 @@ class Demo:
             _say("ready")
 
     def programs(self) -> list[Program]:
-        """An agent for each product line, one for all others, and the injectors' consoles."""
+        """An agent for each product line, one for all others, the injectors' consoles, and the
+        access origin."""
         agent, logs = str(people.command("patency-agent")), self._data / "logs"
         groups: dict[str, list[str]] = defaultdict(list)
         for injector in self._injectors:
@@ -165,7 +167,16 @@ class Demo:
                 for name, states in groups.items()
             ),
             Program("console", [agent, "console", *consoles], logs / "console.log"),
+            Program("access-origin", self._access_origin(), logs / "access-origin.log"),
         ]
+
+    def _access_origin(self) -> list[str]:
+        """A program of its own that knows nothing of the portal but where it is."""
+        root = self._data / self._plan.profile / "device-root.pem"
+        return [
+            str(people.command("patency")), "access-origin", "serve",
+            "--listen", settings.PATENCY_ACCESS, "--portal", self._url, "--device-root", str(root),
+        ]  # fmt: skip
 
     async def _wait_until_online(self) -> None:
         complain_at, told = time.monotonic() + COMPLAIN_S, ""
@@ -213,6 +224,7 @@ class Demo:
             ],
             "cli": str(people.command("patency")),
             "profile": str(self._data / self._plan.profile),
+            "access_origin": settings.PATENCY_ACCESS_ORIGIN,
         }
         text = json.dumps(contents, indent=1, ensure_ascii=False)
         write_private(self._data / FILE, text.encode() + b"\n")

@@ -52,6 +52,7 @@ Twelve simulated injectors of three product lines are on line, in two hospitals.
          {agent} panel --state {state}
        Once it is active, the specialist types:
          {profile} {patency} shell {serial} --service console
+       Or in the browser, with a passkey: docs/browser.md, “In the demonstration”.
     3. Collect diagnostics. In the browser, as maya: Jobs, New job, then download the bundle.
 
   Stop with Ctrl-C; the next start goes on from here. Start afresh: rm -r {_typed(data)}
@@ -62,7 +63,8 @@ def another(data: Path) -> str:
     beside = _typed(data.with_name(f"{data.name}-2"))
     return (
         f"Another demo runs in {data}. Stop it with Ctrl-C where it runs, or start one beside it:\n"
-        f"  PATENCY_DATA={beside} PATENCY_HTTP=127.0.0.1:0 PATENCY_MQTT=127.0.0.1:0 make demo"
+        f"  PATENCY_DATA={beside} PATENCY_HTTP=127.0.0.1:0 PATENCY_MQTT=127.0.0.1:0 "
+        "PATENCY_ACCESS=127.0.0.1:0 make demo"
     )
 
 

@@ -48,6 +48,12 @@ def provisioning_bundle(
             "server_audit_key": base64.b64encode(
                 audit_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
             ).decode(),
-            **({"access_origin": origin} if (origin := settings.PATENCY_ACCESS_ORIGIN) else {}),
+            **access_origin(),
         },
     }
+
+
+def access_origin() -> dict[str, str]:
+    """The anchor of the browser client's origin, where there is one."""
+    origin = settings.PATENCY_ACCESS_ORIGIN
+    return {"access_origin": origin} if origin else {}

@@ -37,6 +37,6 @@ def test_a_second_demo_is_told_how_to_stand_beside_the_first() -> None:
     assert said.startswith(f"Another demo runs in {ODD}.")
     command = shlex.split(said.splitlines()[1])
     assert command == [
-        f"PATENCY_DATA={ODD}-2", "PATENCY_HTTP=127.0.0.1:0", "PATENCY_MQTT=127.0.0.1:0", "make",
-        "demo",
+        f"PATENCY_DATA={ODD}-2", "PATENCY_HTTP=127.0.0.1:0", "PATENCY_MQTT=127.0.0.1:0",
+        "PATENCY_ACCESS=127.0.0.1:0", "make", "demo",
     ]  # fmt: skip
