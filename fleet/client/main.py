@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from agent.wire import sshsig
+from agent.wire import roster, sshsig
 from fleet.client import advice, browser, filters, keys, output, profile, trust
 from fleet.client.errors import ClientError
 from fleet.client.filters import Filters
@@ -264,20 +264,35 @@ def trust_new(folder: Path) -> None:
 def trust_sign(folder: Path, members: Path, out: Path | None, yes: bool) -> None:
     """Sign the roster of the members file: seven days, the next version.
 
-    Each fingerprint must have been compared with its owner first, by voice or in person.
+    Each new fingerprint must have been compared with its owner first, by voice or in person; it is
+    asked about once.
     """
     them = trust.read_members(members)
     for member in them:
         output.note(trust.shown(member))
-    if not yes and sys.stdin.isatty():
-        question = _("Has each fingerprint been compared with its owner, outside the portal?")
-        if not click.confirm(question, err=True):
+    checked, today = trust.Checked(folder), datetime.now(UTC).date()
+    for member, print in checked.missing(them):
+        if not yes and not _was_compared(member, print):
             raise ClientError(_("Nothing was signed."))
+        checked.add(member, print, today)
     signed = trust.sign(folder, them, now=datetime.now(UTC))
     if out:
         trust.write(out, signed)
     else:
         output.data(signed)
+
+
+def _was_compared(member: roster.Member, print: str) -> bool:
+    """Raises ClientError where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise ClientError(
+            _(
+                "{print} of {id} was not signed before. Compare it with {name} by voice or in "
+                "person; then sign at a terminal, or with --yes."
+            ).format(print=print, id=member.id, name=member.name)
+        )
+    question = _("Has {name} read out {print} to you, outside the portal?")
+    return click.confirm(question.format(name=member.name, print=print), err=True)
 
 
 @trust_group.command("entitle")

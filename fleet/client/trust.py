@@ -1,8 +1,9 @@
 """The trust ceremony: a key outside the portal signs who an injector may believe (R-ACC-4).
 
 The trust folder belongs on a machine apart from the portal. It holds `trust.key` (Ed25519, OpenSSH
-format, 0600), `trust.pub` (the raw key in base64, for provisioning bundles) and `version`, which
-only goes up: it is on disk before anything that carries it exists.
+format, 0600), `trust.pub` (the raw key in base64, for provisioning bundles), `version`, which only
+goes up: it is on disk before anything that carries it exists; and `checked.json`: which fingerprint
+was compared with whom, and when, so that each is asked about once and not every week.
 """
 
 import base64
@@ -26,7 +27,7 @@ from fleet.client import keys
 from fleet.client.errors import ClientError
 from fleet.client.i18n import _
 
-KEY, PUBLIC, VERSION = "trust.key", "trust.pub", "version"
+KEY, PUBLIC, VERSION, CHECKED = "trust.key", "trust.pub", "version", "checked.json"
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,13 +111,54 @@ def _key(text: str) -> bytes:
     return sshsig.public_line(text)
 
 
+def prints(member: roster.Member) -> list[str]:
+    """What must have been compared with its owner, for each key and passkey."""
+    return [
+        *map(keys.fingerprint, member.keys),
+        *map(passkey_fingerprint, member.passkeys),
+    ]
+
+
 def shown(member: roster.Member) -> str:
-    """A line for whoever signs: with what must have been compared with its owner."""
-    prints = [keys.fingerprint(key) for key in member.keys]
-    prints += [passkey_fingerprint(passkey) for passkey in member.passkeys]
+    """A line for whoever signs."""
     lines = ",".join(member.product_lines)
     data = "  patient-data" if member.patient_data else ""
-    return f"{member.id}  {member.name}  {member.level}{data}  {lines}  {' '.join(prints)}"
+    return f"{member.id}  {member.name}  {member.level}{data}  {lines}  {' '.join(prints(member))}"
+
+
+class Checked:
+    """Which fingerprints were compared with their owners, outside the portal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / CHECKED
+        self._known: dict[str, dict[str, str]] = {}
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = {str(print): dict(entry) for print, entry in found.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ClientError(
+                _(
+                    "{path} cannot be read ({error}). Move it away, and compare every fingerprint "
+                    "with its owner again."
+                ).format(path=self._path, error=error)
+            ) from error
+
+    def missing(self, members: list[roster.Member]) -> list[tuple[roster.Member, str]]:
+        """Who still has to be asked for which fingerprint. A key that changes hands is asked for
+        again."""
+        return [
+            (member, print)
+            for member in members
+            for print in prints(member)
+            if self._known.get(print, {}).get("id") != member.id
+        ]
+
+    def add(self, member: roster.Member, print: str, on: date) -> None:
+        """On disk when it returns."""
+        self._known[print] = {"id": member.id, "on": on.isoformat()}
+        write(self._path, self._known)
 
 
 def passkey_fingerprint(passkey: roster.Passkey) -> str:

@@ -26,6 +26,7 @@ from agent.wire.messages import Message
 from broker.exchange import Exchange
 from broker.server import Gate
 from broker.transport import Transport
+from fleet.access import endings as rosters
 from fleet.access.hub import hub
 from fleet.core import clock, ports, readiness
 from fleet.core.websocket import WebSocket
@@ -275,6 +276,7 @@ def _readiness(running: Running) -> Iterator[None]:
         readiness.register("gate", lambda: gate.port != 0)
     readiness.register("ingest", lambda: running.writer.alive and running.writer.healthy)
     readiness.register_warnings("certificates", endings.warnings)
+    readiness.register_warnings("roster", rosters.warnings)
     try:
         yield
     finally:

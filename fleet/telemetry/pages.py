@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from agent.wire.catalogue import EventPriority, SessionState
+from fleet.access import endings as rosters
 from fleet.access.selectors import open_sessions_for
 from fleet.accounts.models import User
 from fleet.accounts.permissions import Action, allowed, everywhere, restrict
@@ -35,7 +36,9 @@ def now(request: HttpRequest) -> HttpResponse:
     sessions = list(open_sessions_for(user)[:MAX_ROWS])
     wrong = list(conditions(user)[: MAX_ROWS * 4])
     sounded = list(alarms.standing(user)[:MAX_ROWS])
-    ending = endings.standing(clock.now()) if _runs_it(user) else []
+    ending: list[Any] = []
+    if _runs_it(user):
+        ending = [*rosters.standing(clock.now()), *endings.standing(clock.now())]
     context = {
         "counts": counts,
         "groups": _by_priority(wrong),
@@ -53,7 +56,8 @@ def now(request: HttpRequest) -> HttpResponse:
 
 
 def _runs_it(user: User) -> bool:
-    """Whether the certificates of the portal and of access servers are the reader's affair."""
+    """Whether the roster and the certificates of portal and access servers are the reader's
+    affair."""
     return allowed(user, Action.SERVER_MANAGE) and everywhere(user)
 
 

@@ -2,19 +2,23 @@
 
 import base64
 import json
+import os
+import pty
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.wire import roster, sshsig
+from agent.wire import entitlement, roster, sshsig
 from agent.wire.catalogue import Level, ProductLineCode
 from fleet.client import trust
 from fleet.client.errors import ClientError
+from tests.agent.access.authenticator import Authenticator, SecurityKey
 from tests.client.conftest import Command
 
 NOW = int(datetime.now(UTC).timestamp() * 1000)
@@ -64,7 +68,9 @@ def test_a_signed_roster_is_what_a_device_believes(
     folder: Path, command: Command, tmp_path: Path
 ) -> None:
     path = members_file(tmp_path, member())
-    done = command("trust", "sign", "--trust", folder, "--members", path, "-o", tmp_path / "r.json")
+    done = command(
+        "trust", "sign", "--trust", folder, "--members", path, "-o", tmp_path / "r.json", "--yes"
+    )
     assert "SHA256:" in done.stderr.decode()  # to be compared out of band
     first = signed_by(folder, (tmp_path / "r.json").read_bytes())
     (one,) = first.members
@@ -94,8 +100,102 @@ def test_bad_members_sign_nothing(
     folder: Path, command: Command, tmp_path: Path, members: list[dict[str, Any]]
 ) -> None:
     path = members_file(tmp_path, *members)
-    command("trust", "sign", "--trust", folder, "--members", path, expect=1)
+    command("trust", "sign", "--trust", folder, "--members", path, "--yes", expect=1)
     assert not (folder / "version").exists()
+
+
+def test_a_fingerprint_is_compared_once_and_again_when_it_changes_hands(
+    folder: Path, command: Command, tmp_path: Path
+) -> None:
+    """R-ACC-4: nobody signs a key in that was not compared; nobody compares it every week."""
+
+    def sign(*members: dict[str, Any], expect: int, yes: bool = False) -> str:
+        path = members_file(tmp_path, *members)
+        more = ["--yes"] if yes else []
+        done = command("trust", "sign", "--trust", folder, "--members", path, *more, expect=expect)
+        return done.stderr.decode()
+
+    told = sign(member(), expect=1)
+    assert "not signed before" in told
+    assert "Noor Haddad" in told
+    assert not (folder / "version").exists()
+    sign(member(), expect=0, yes=True)
+    sign(member(name="Noor H."), expect=0)
+    assert "not signed before" in sign(member(id="mallory"), expect=1)
+    second = base64.b64encode(b"\x01" * 32).decode()
+    assert "not signed before" in sign(member(keys=[*member()["keys"], second]), expect=1)
+    (folder / "checked.json").write_text("what")
+    assert "compare every fingerprint" in sign(member(), expect=1)
+
+
+def test_at_a_terminal_each_new_fingerprint_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    path = members_file(tmp_path, member())
+    for answer, code in ((b"n\n", 1), (b"y\n", 0)):
+        person, terminal = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "fleet.client.main", "trust", "sign", "--trust", folder,
+             "--members", path],
+            stdin=terminal, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            os.write(person, answer)
+            assert process.stderr is not None
+            asked = process.stderr.read().decode()
+            assert process.wait(30) == code
+        os.close(person)
+        os.close(terminal)
+        assert "Has Noor Haddad read out SHA256:" in asked
+
+
+def test_os_without_patient_data_is_no_grant(
+    folder: Path, command: Command, tmp_path: Path
+) -> None:
+    path = members_file(tmp_path, member(patient_data=False))
+    done = command("trust", "sign", "--trust", folder, "--members", path, "--yes", expect=1)
+    assert "patient_data" in done.stderr.decode()
+
+
+def test_keys_and_passkeys_of_every_kind_are_signed_in(
+    folder: Path, command: Command, tmp_path: Path
+) -> None:
+    """R-ACC-4: two keys, so that one dead key at 03:00 is no night lost; and passkeys."""
+    security, passkey = SecurityKey(), Authenticator().passkey
+    keys = [f"{security.line} noor@laptop", base64.b64encode(bytes(32)).decode()]
+    passkeys = msgspec.to_builtins([passkey])
+    path = members_file(tmp_path, member(keys=keys, passkeys=passkeys))
+    done = command("trust", "sign", "--trust", folder, "--members", path, "--yes")
+    (one,) = signed_by(folder, done.stdout).members
+    assert one.keys == [security.public, sshsig.public_blob(bytes(32))]
+    assert one.passkeys == [passkey]
+    assert done.stderr.decode().count("SHA256:") == 2
+    assert "passkey:" in done.stderr.decode()
+
+
+def test_an_entitlement_is_what_an_injector_believes(
+    folder: Path, command: Command, tmp_path: Path
+) -> None:
+    """R-ACC-9"""
+    grant = {"product_line": "ct-dual", "serial": "CD-1", "level": "service",
+             "begins": "2026-01-01", "ends": "2026-12-31", "organisation": "Hospital"}  # fmt: skip
+    path = members_file(tmp_path, grant)
+    done = command("trust", "entitle", "--trust", folder, "--grants", path)
+    (row,) = json.loads(done.stdout)["entitlements"]
+    raw = base64.b64decode((folder / "trust.pub").read_text())
+    it = entitlement.verify(
+        base64.b64decode(row["entitlement"]),
+        base64.b64decode(row["signature"]),
+        trust_key=Ed25519PublicKey.from_public_bytes(raw),
+        version=1,
+    )
+    assert (it.serial, it.level, it.grace_days) == ("CD-1", Level.SERVICE, 30)
+    assert datetime.fromtimestamp(it.ends_at / 1000, UTC).date().isoformat() == "2026-12-31"
+    for bad in (
+        [grant, grant],
+        [grant | {"ends": "2025-12-31"}],
+        [grant | {"grace_days": 91}],
+        [grant | {"level": "root"}],
+    ):
+        path = members_file(tmp_path, *bad)
+        command("trust", "entitle", "--trust", folder, "--grants", path, expect=1)
 
 
 def test_the_version_never_goes_back(folder: Path) -> None:
