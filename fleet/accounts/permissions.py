@@ -112,7 +112,8 @@ def scopes_of(role: Role) -> list[Scope]:
 def require(user: User | AnonymousUser | Any, action: Action) -> User:
     """The user, if the role includes the action. Raises NotAllowed."""
     if not isinstance(user, User) or not allowed(user, action):
-        if isinstance(user, User) and not in_scope(user, action):
+        may = isinstance(user, User) and user.is_active and action in ROLE_ACTIONS[Role(user.role)]
+        if may:  # and so it is the token that does not
             raise NotAllowed(
                 _("This token is not for that: it lacks “%(scope)s”. Make one that has it.")
                 % {"scope": SCOPE_OF[action].value},
