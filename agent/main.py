@@ -152,11 +152,14 @@ def panel(state: Path) -> None:
 @_state
 @_session
 @click.option("--pin", prompt=True, hide_input=True, help="An approver's PIN.")
+@click.option(
+    "--for-ticket", "hours", type=click.IntRange(1, 8), help="Hours of consent to its ticket."
+)
 @_output
 @_command
-def approve(state: Path, session: str | None, pin: str) -> dict[str, Any]:
+def approve(state: Path, session: str | None, pin: str, hours: int | None) -> dict[str, Any]:
     """Approve the session that waits at this injector."""
-    return control.call(state, "approve", pin=pin, session=session)
+    return control.call(state, "approve", pin=pin, session=session, ticket_h=hours)
 
 
 @main.command()
@@ -242,11 +245,12 @@ def _field(change: str) -> tuple[str, Any]:
 @_state
 @click.option("--approver", type=click.IntRange(1, 99), default=1, show_default=True)
 @click.option("--pin", prompt=True, hide_input=True, confirmation_prompt=True)
+@click.option("--specialist", help="Their id on the roster, if they are on it.")
 @_output
 @_command
-def pin(state: Path, approver: int, pin: str) -> dict[str, Any]:
+def pin(state: Path, approver: int, pin: str, specialist: str | None) -> dict[str, Any]:
     """Set the PIN of an approver, who is known by number alone. The agent must run."""
-    return control.call(state, "pin-set", approver=approver, pin=pin)
+    return control.call(state, "pin-set", approver=approver, pin=pin, specialist=specialist)
 
 
 @main.command()

@@ -82,6 +82,8 @@ class Around(Machine):
         """Another policy holds. What it no longer allows ends at once, and where it asks for a
         person now, the panel asks."""
         self.facts.policy = policy
+        if not policy.remote:
+            self._consents.clear()
         out: list[Effect] = []
         for it in self.open:
             if not policy.remote:
@@ -129,6 +131,8 @@ class Around(Machine):
 
     def _overdue(self, now: Now, it: Session) -> list[Effect]:
         t = now.boot_s
+        if t >= it.deadline and it.state is _S.PRESENCE and it.approvers:
+            return self._move(now, it, _S.EXPIRED, _R.FOUR_EYES, actor=AGENT)
         if t >= it.deadline:
             return self._move(now, it, *_OVERDUE[it.state], actor=AGENT)
         if it.state is not _S.ACTIVE or it.paused:

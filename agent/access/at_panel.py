@@ -8,6 +8,7 @@ from agent.access.effects import Effect, Now, PanelResult, Record, SendReceipt
 from agent.access.machine import PANEL
 from agent.access.pins import Verdict
 from agent.access.session import Session
+from agent.access.tickets import qualifies
 from agent.wire.catalogue import Outcome, SessionReason, SessionState
 
 _S, _R = SessionState, SessionReason
@@ -29,8 +30,11 @@ class AtPanel(Around):
             return PanelResult.IN_USE, ""
         return PanelResult.DONE, ripe[0].id
 
-    def approve(self, now: Now, session: str, verdict: Verdict) -> tuple[PanelResult, list[Effect]]:
-        """A person entered a PIN for this session; `verdict` is what the PIN store says of it."""
+    def approve(
+        self, now: Now, session: str, verdict: Verdict, ticket_h: int = 0
+    ) -> tuple[PanelResult, list[Effect]]:
+        """A person entered a PIN for this session, and may consent to its ticket for some hours;
+        `verdict` is what the PIN store says of the PIN."""
         late = self.tick(now)
         result, _id = self.waiting_for_pin(session)
         if result is not PanelResult.DONE:
@@ -40,21 +44,49 @@ class AtPanel(Around):
         if verdict.approver is None:
             result, out = self._wrong_pin(now, it, locked=verdict.locked)
             return result, late + out
-        actor = f"approver-{verdict.approver}"
-        if it.state is _S.ACTIVE:
+        result, out = self._approved(now, it, verdict.approver, verdict.specialist, ticket_h)
+        return result, late + out
+
+    def _approved(
+        self, now: Now, it: Session, approver: int, who: str | None, ticket_h: int
+    ) -> tuple[PanelResult, list[Effect]]:
+        """This approver says yes."""
+        actor = f"approver-{approver}"
+        renewal = it.state is _S.ACTIVE
+        action = "presence:renew" if renewal else "presence:approve"
+        record = Record(action, actor, Outcome.ALLOWED, it.id)
+        # Nobody is the person present at their own session (R-ACC-6).
+        not_they = PanelResult.SELF if who == it.request.specialist else None
+        if not renewal and approver in it.approvers:
+            not_they = PanelResult.SAME
+        if not_they is not None:
+            return not_they, [Record(action, actor, Outcome.REFUSED, it.id, reason=not_they.value)]
+        if renewal:
             it.prompt_ends = None
             it.renew_at = now.boot_s + self.facts.policy.renewal_s
-            return PanelResult.DONE, [
-                *late,
-                Record("presence:renew", actor, Outcome.ALLOWED, it.id),
-            ]
+            return PanelResult.DONE, [record]
         reason = conditions.still_not(it.request, self.facts, now.wall_ms)
         if reason is not None:
-            out = self._move(now, it, _S.REFUSED, reason, actor=actor)
-            return PanelResult.REFUSED, late + out
-        record = Record("presence:approve", actor, Outcome.ALLOWED, it.id)
-        receipt = SendReceipt(record, it.challenge, verdict.approver)
-        return PanelResult.DONE, [*late, receipt, *self._start(now, it, actor=actor)]
+            return PanelResult.REFUSED, self._move(now, it, _S.REFUSED, reason, actor=actor)
+        if not self.may_cover(it.id, ticket_h):
+            return PanelResult.NO_TICKET, []
+        it.approvers.append(approver)
+        it.ticket_h = ticket_h if it.ticket_h is None else min(it.ticket_h, ticket_h)
+        if len(it.approvers) < self.facts.policy.approvers:
+            return PanelResult.MORE, [record]
+        self._consents.give(it, now.boot_s)
+        receipt = SendReceipt(record, it.challenge, approver)
+        return PanelResult.DONE, [receipt, *self._start(now, it, actor=actor)]
+
+    def may_cover(self, session: str, ticket_h: int) -> bool:
+        """Whether consent to this session's ticket can be given for so many hours; 0 is none."""
+        it = self._book.get(session)
+        within = it is not None and qualifies(it) and 0 < ticket_h <= self.facts.policy.ticket_h
+        return ticket_h == 0 or within
+
+    def withdraw(self) -> None:
+        """A person takes back every consent to a ticket."""
+        self._consents.clear()
 
     def refuse(self, now: Now, session: str | None) -> tuple[PanelResult, list[Effect]]:
         """A person says no: to the session named, or to every one that is not active yet."""
@@ -71,6 +103,7 @@ class AtPanel(Around):
         for it in self.open:
             if session in (None, it.id) and it.state in states:
                 active = it.state is _S.ACTIVE
+                self._consents.withdraw(it)
                 reason = _R.STOPPED_AT_PANEL if active else _R.REFUSED_AT_PANEL
                 out += self._close(now, it, reason, actor=PANEL)
         return (PanelResult.DONE if out else PanelResult.NOTHING), out

@@ -1,12 +1,15 @@
 """What a person at the injector may do, as local commands: for the panel, and for scripts.
 
-    approve     {session?, pin}   let the waiting session in, or renew a person's presence
+    approve     {session?, pin, ticket_h?}  let the waiting session in, or renew a person's
+                                  presence; consent to its ticket for so many hours
     refuse      {session?}        no; needs no PIN, as it only tightens
     stop        {session?}        end what is active, and refuse what is not yet
     no-patient  {}                no patient is connected: the injector goes to `service`
     remote-off  {}                switch remote connection off: ends every session, says goodbye
     remote-on   {pin}             switch it on again, which nothing but this can (R-CON-9)
-    pin-set     {approver, pin}   set an approver's PIN; who may speak to the socket may set it
+    withdraw    {}                take back every consent to a ticket; needs no PIN
+    pin-set     {approver, pin, specialist?}  set an approver's PIN; who may speak to the socket
+                                  may set it. `specialist` is who they are on the roster
     policy      {}                the site's policy
     policy-set  {pin, policy}     set fields of it
     site-policy …                 the hospital's signed policy: see `agent.access.consent`
@@ -16,6 +19,7 @@
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +41,7 @@ from agent.wire.catalogue import Outcome, SessionState
 if TYPE_CHECKING:
     from agent.runtime import Agent
 
+PERSON = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EVERY_S = 1.0  # the view is sent again while a session is open, so that its times are right
 CALM_S = 10.0  # and otherwise, so that a panel knows that the agent lives
 
@@ -51,6 +56,7 @@ class Commands:
             "approve": self.approve,
             "refuse": self.refuse,
             "stop": self.stop,
+            "withdraw": self.withdraw,
             "no-patient": self.no_patient,
             "remote-on": self.remote_on,
             "remote-off": self.remote_off,
@@ -70,11 +76,16 @@ class Commands:
         desk = self._access.desk
         result, session = desk.waiting_for_pin(_optional(args, "session"))
         _check(result)
+        hours = args.get("ticket_h") or 0
+        if not isinstance(hours, int) or not desk.may_cover(session, hours):
+            _check(PanelResult.NO_TICKET)
         verdict = await self._verdict(args)
-        result, effects = desk.approve(self._access.now(), session, verdict)
+        result, effects = desk.approve(self._access.now(), session, verdict, hours)
         await self._access.do(effects)
         if result is PanelResult.WRONG_PIN:
             raise _wrong_pin(verdict)
+        if result is PanelResult.MORE:
+            return {**self._state(session), "more": True}
         _check(result)
         state = self._state(session)
         if state["state"] != SessionState.ACTIVE.value:  # the audit chain could not be written
@@ -96,6 +107,12 @@ class Commands:
         await self._access.do(effects)
         _check(result)
         return self._state(wanted or before[-1])
+
+    async def withdraw(self, _args: Args) -> dict[str, Any]:
+        await self._agent.record("presence:withdraw", actor=PANEL, outcome=Outcome.ALLOWED)
+        self._access.desk.withdraw()
+        self._access.look_changed()
+        return {"consents": []}
 
     def _state(self, id: str) -> dict[str, Any]:
         session = self._access.desk.session(id)
@@ -163,7 +180,12 @@ class Commands:
         approver = args.get("approver", 1)
         if not isinstance(approver, int) or isinstance(approver, bool):
             raise ControlError("bad_approver", _("An approver's number is 1 to 99."))
-        await self._access.pins.set(approver, _pin(args))
+        specialist = _optional(args, "specialist")
+        if specialist is not None and not PERSON.fullmatch(specialist):
+            raise ControlError(
+                "bad_specialist", _("A specialist's id is letters, digits, - and _ alone.")
+            )
+        await self._access.pins.set(approver, _pin(args), specialist)
         await self._agent.record("pin:set", actor=f"approver-{approver}", outcome=Outcome.ALLOWED)
         self._access.look_changed()
         return {"approver": approver}
@@ -223,6 +245,7 @@ class Commands:
             "audit_ok": self._access.desk.facts.audit_writable,
             "has_pin": has_pin,
             "site": shown(self._access.in_force),
+            "consents": self._access.desk.consents(self._access.now()),
             "sessions": sessions,
         }
 
@@ -261,6 +284,12 @@ def _check(result: PanelResult) -> None:
         PanelResult.SEVERAL: _("Several sessions wait: say which, by its number."),
         PanelResult.IN_USE: _(
             "The injector is in use. Wait, or declare that no patient is connected."
+        ),
+        PanelResult.SAME: _("You approved already. Somebody else must approve as well."),
+        PanelResult.SELF: _("This PIN is the specialist's own. Somebody else must approve."),
+        PanelResult.NO_TICKET: _(
+            "This cannot be approved for its ticket: the site's policy, or the ticket, does not"
+            " allow it for so long."
         ),
         PanelResult.REFUSED: _("The session may no longer be let in, and was refused."),
     }

@@ -24,7 +24,11 @@ origin, where the site takes a browser at all. The seal is made here, and the pr
 *Presence* (R-ACC-6). At `os`, and where the policy says Ask, nobody gets in before a person at the
 injector has approved with a PIN, within the site's waiting time; refusal is the default. While in
 use a person cannot approve; they may declare that no patient is connected. Approval makes a signed
-receipt. It is asked for again every half hour, with 60 s to answer.
+receipt. It is asked for again every half hour, with 60 s to answer. Where the policy wants four
+eyes two different people approve, and never one whom the site knows to be the specialist. An
+approval may be consent to the ticket for some hours: then the same specialist's later sessions on
+it start as soon as they are signed, are recorded as covered by it, and are shown and stopped like
+any other.
 
 *Active.* Life and idleness run on the boot clock. When the injector comes into use the streams
 stand still (or the session ends, by policy) and move on afterwards; a pause is not idleness, and
@@ -61,6 +65,7 @@ from agent.access.effects import (
 )
 from agent.access.machine import AGENT, PORTAL
 from agent.access.session import Session
+from agent.access.tickets import Consent
 from agent.wire.catalogue import (
     Outcome,
     SessionReason,
@@ -91,6 +96,10 @@ class Desk(AtPanel):
         """For the panel: the open sessions, oldest first, and the last one that is over."""
         last = sorted(self._book.over, key=lambda s: s.since)[-1:]
         return [s.view(now.boot_s) for s in [*self.open, *last]]
+
+    def consents(self, now: Now) -> list[dict[str, Any]]:
+        """For the panel: the tickets that a consent covers."""
+        return self._consents.view(self.facts.policy, now.boot_s)
 
     # --- from the portal -------------------------------------------------------------------------
 
@@ -139,6 +148,18 @@ class Desk(AtPanel):
             out.append(Count(it.signer, it.passkey_use))
         # The policy may have become stricter since the challenge.
         it.presence = it.presence or self._asks(it.level)
+        if it.presence and (consent := self._covered(now, it)) is not None:
+            it.approvers, it.covered = list(consent.approvers), True
+            out.append(
+                Record(
+                    "presence:cover",
+                    f"approver-{consent.approvers[-1]}",
+                    Outcome.ALLOWED,
+                    it.id,
+                    digest=consent.request,  # which session they approved
+                )
+            )
+            return out + self._start(now, it, actor=who, digest=digest)
         if it.presence:
             it.deadline = now.boot_s + self.facts.policy.approval_wait_s
             return out + self._move(now, it, _S.PRESENCE, actor=who, digest=digest)
@@ -175,6 +196,12 @@ class Desk(AtPanel):
         return out
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _covered(self, now: Now, it: Session) -> Consent | None:
+        """The consent that stands for a person now. While in use, nothing does."""
+        if self._clinical.in_use:
+            return None
+        return self._consents.covering(it, self.facts.policy, now.boot_s)
 
     def _no_room(self) -> SessionReason | None:
         """One session at a time, and few that wait; in `armed injecting hold`, none."""

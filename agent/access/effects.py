@@ -146,4 +146,8 @@ class PanelResult(StrEnum):
     IN_USE = "in_use"
     WRONG_PIN = "wrong_pin"
     PIN_LOCKED = "pin_locked"
+    MORE = "one_more"  # four eyes: somebody else must approve as well
+    SAME = "same_approver"  # and this was nobody else
+    SELF = "self_approval"  # the site knows this approver to be the specialist
+    NO_TICKET = "no_ticket"  # consent to this ticket cannot be given, or not for so long
     REFUSED = "refused"  # a condition no longer holds; the session says which

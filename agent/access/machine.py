@@ -23,6 +23,7 @@ from agent.access.effects import (
 )
 from agent.access.policy import Rule
 from agent.access.session import Session
+from agent.access.tickets import Consents
 from agent.wire import challenge as challenges
 from agent.wire.catalogue import (
     SESSION_TRANSITIONS,
@@ -65,6 +66,7 @@ class Machine:
         self.facts = facts
         self._clinical = clinical
         self._book = Book(limits or Limits())
+        self._consents = Consents()
         self._nonce = nonce
         self._private_key = private_key
 
@@ -121,6 +123,7 @@ class Machine:
             reason,
             ends_at=it.ends_at_ms if it.state is _S.ACTIVE else None,
             bytes_up=it.bytes_up,
+            approvers=list(it.approvers),
             bytes_down=it.bytes_down,
         )
 

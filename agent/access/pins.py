@@ -35,6 +35,8 @@ _SCHEMA = (
     " only INTEGER PRIMARY KEY CHECK (only = 1), wrong INTEGER NOT NULL,"
     " boot TEXT, locked_until REAL)",
     "INSERT OR IGNORE INTO pin_tries (only, wrong) VALUES (1, 0)",
+    "CREATE TABLE IF NOT EXISTS pin_specialist ("
+    " approver INTEGER PRIMARY KEY CHECK (approver BETWEEN 1 AND 99), specialist TEXT NOT NULL)",
 )
 _Stored = list[tuple[int, bytes, bytes]]  # approver, salt, hash
 
@@ -46,6 +48,7 @@ class Verdict:
     approver: int | None
     locked: bool = False
     left: int = 0  # tries left, when it was wrong
+    specialist: str | None = None  # whom the site knows this approver to be, on the roster
 
 
 class Pins:
@@ -64,8 +67,9 @@ class Pins:
         """Numbers that have a PIN."""
         return [number for number, _salt, _hash in await self._store.write(_stored)]
 
-    async def set(self, approver: int, pin: str) -> None:
-        """Raises ControlError when it may not be, StoreError."""
+    async def set(self, approver: int, pin: str, specialist: str | None = None) -> None:
+        """`specialist` is who this approver is on the roster, where they are on it: nobody approves
+        their own session. Raises ControlError when it may not be, StoreError."""
         if not 1 <= approver <= 99:
             raise ControlError("bad_approver", _("An approver's number is 1 to 99."))
         if not _PIN.fullmatch(pin):
@@ -82,7 +86,7 @@ class Pins:
                 raise ControlError("bad_pin", _("Choose another PIN."))
             salt = secrets.token_bytes(16)
             hash = await asyncio.to_thread(_hash, pin, salt)
-            await self._store.write(lambda c: _put(c, approver, salt, hash))
+            await self._store.write(lambda c: _put(c, approver, salt, hash, specialist))
 
     async def check(self, pin: str) -> Verdict:
         """Whose PIN this is. Raises StoreError: then the try was not looked at."""
@@ -93,8 +97,8 @@ class Pins:
             # Anything that is no PIN costs the same.
             approver = await asyncio.to_thread(_whose, stored, pin if _PIN.fullmatch(pin) else "")
             if approver is not None:
-                await self._store.write(_forgive)
-                return Verdict(approver)
+                specialist = await self._store.write(lambda c: _forgive(c, approver))
+                return Verdict(approver, specialist=specialist)
             return Verdict(None, locked=left == 0, left=left)
 
     def _begin(self, connection: sqlite3.Connection) -> tuple[_Stored, int | None]:
@@ -126,8 +130,15 @@ def _stored(connection: sqlite3.Connection) -> _Stored:
     return connection.execute("SELECT approver, salt, hash FROM pin ORDER BY approver").fetchall()
 
 
-def _put(connection: sqlite3.Connection, approver: int, salt: bytes, hash: bytes) -> None:
+def _put(
+    connection: sqlite3.Connection, approver: int, salt: bytes, hash: bytes, specialist: str | None
+) -> None:
+    """A new PIN without a specialist keeps the one that is bound."""
     connection.execute("INSERT OR REPLACE INTO pin VALUES (?, ?, ?)", (approver, salt, hash))
+    if specialist is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO pin_specialist VALUES (?, ?)", (approver, specialist)
+        )
 
 
 def _lock(connection: sqlite3.Connection, wrong: int, boot: str, until: float | None) -> None:
@@ -136,8 +147,13 @@ def _lock(connection: sqlite3.Connection, wrong: int, boot: str, until: float | 
     )
 
 
-def _forgive(connection: sqlite3.Connection) -> None:
+def _forgive(connection: sqlite3.Connection, approver: int) -> str | None:
+    """Forget the wrong tries; gives whom the site knows this approver to be."""
     connection.execute("UPDATE pin_tries SET wrong = 0, boot = NULL, locked_until = NULL")
+    row = connection.execute(
+        "SELECT specialist FROM pin_specialist WHERE approver = ?", (approver,)
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _hash(pin: str, salt: bytes) -> bytes:

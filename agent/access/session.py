@@ -1,6 +1,6 @@
 """One access session as the desk holds it, and what the panel is shown of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -27,6 +27,9 @@ class Session:
     refusals: int = 0  # answers after that one, as far as they were recorded
     signer: bytes = b""  # who signed: a key in SSH's form, or a passkey's id
     passkey_use: int | None = None  # the passkey's counter, when it was one
+    approvers: list[int] = field(default_factory=list)  # local numbers, in order
+    ticket_h: int | None = None  # for how long its approvers consent to the ticket; None: not asked
+    covered: bool = False  # by a consent that was given for its ticket
     seal: Seal | None = None
     active_at: float = 0.0
     ends_at_ms: int | None = None  # of the wall clock, when ACTIVE
@@ -77,6 +80,8 @@ class Session:
             "note": asked.note,
             "life_s": asked.life_s,
             "presence": self.presence,
+            "approvers": list(self.approvers),
+            "covered": self.covered,
             "paused": self.paused,
             "left_s": None if self.state.over else max(0, round(self.deadline - now_s)),
             "renew_left_s": (

@@ -53,6 +53,9 @@ def over(state: SessionState, reason: SessionReason | None) -> str:
         SessionReason.BECAME_IN_USE: _("The last session ended: the injector came into use."),
         SessionReason.REFUSED_AT_PANEL: _("The last request was refused here."),
         SessionReason.NO_APPROVAL: _("The last request was refused: nobody approved it in time."),
+        SessionReason.FOUR_EYES: _(
+            "The last request was refused: nobody else approved it as well in time."
+        ),
         SessionReason.NO_ANSWER: _("The last request lapsed: the specialist did not sign it."),
         SessionReason.IN_USE: _("The last request was refused: the injector was in use."),
         SessionReason.PIN_LOCKED: _("The last request was refused: too many wrong PINs."),

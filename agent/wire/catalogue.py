@@ -240,6 +240,7 @@ class SessionReason(StrEnum):
     AUDIT_UNWRITABLE = "audit_unwritable"
     # expired
     NO_APPROVAL = "no_approval"
+    FOUR_EYES = "four_eyes"  # one person approved, and no second one in time
     NO_ANSWER = "no_answer"
     UNREACHABLE = "unreachable"
     # ended

@@ -64,6 +64,11 @@ class Settings(Rules, frozen=True, kw_only=True, forbid_unknown_fields=True):
             {Level.DIAGNOSTICS: self.diagnostics, Level.SERVICE: self.service}.get(level, self.os)
         )
 
+    @property
+    def approvers(self) -> int:
+        """How many people at the injector must approve where one is asked."""
+        return 2 if self.four_eyes else 1
+
     def takes(self, client: ClientKind, level: Level) -> bool:
         """Whether a specialist may work with this at this level."""
         if client is ClientKind.COMMAND_LINE:

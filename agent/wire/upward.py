@@ -141,6 +141,10 @@ class SessionUpdate(Durable, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: SessionState
     reason: SessionReason | None = None
     ends_at: Millis | None = None  # when ACTIVE: end of its life by the device's wall clock
+    # Local numbers of those who approved, or whose consent to the ticket covers this session.
+    approvers: Annotated[
+        list[Annotated[int, msgspec.Meta(ge=1, le=99)]], msgspec.Meta(max_length=4)
+    ] = []
     bytes_up: Count = 0
     bytes_down: Count = 0
 

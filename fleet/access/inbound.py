@@ -123,6 +123,8 @@ def _changed(
         fields["answer_accepted_at"] = session.answer_accepted_at or received_at
     if to is SessionState.ACTIVE:
         fields |= {"active_at": received_at, "ends_at": _ends_at(session, message, received_at)}
+        if session.approver is None and message.approvers:  # a receipt, if any, says the same
+            fields["approver"] = message.approvers[-1]
     _go(session, to, received_at, reason=message.reason, **fields)
 
 

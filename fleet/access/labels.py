@@ -57,6 +57,7 @@ STATE_REASONS: dict[SessionReason, Labels] = {
     SessionReason.PIN_LOCKED: _("Too many wrong PINs at the injector"),
     SessionReason.AUDIT_UNWRITABLE: _("The injector cannot write its audit record"),
     SessionReason.NO_APPROVAL: _("Nobody at the injector approved in time"),
+    SessionReason.FOUR_EYES: _("One person approved on site, and no second one in time"),
     SessionReason.NO_ANSWER: _("The specialist did not sign in time"),
     SessionReason.UNREACHABLE: _("The injector could not be reached in time"),
     SessionReason.LIFE_OVER: _("The agreed time is over"),

@@ -57,6 +57,9 @@ REASONS: dict[SessionReason, str] = {
     SessionReason.NO_APPROVAL: gettext_noop(
         "Nobody at the injector approved in time. Telephone and ask again."
     ),
+    SessionReason.FOUR_EYES: gettext_noop(
+        "One person at the injector approved, and no second one in time. Ask again."
+    ),
     SessionReason.NO_ANSWER: gettext_noop(
         "The challenge was not signed in time. Make a new request."
     ),

@@ -3,6 +3,7 @@
 from tests.mutation.base import Mutation
 
 _SITE = "tests/agent/access/test_site.py"
+_PRESENCE = "tests/agent/access/test_presence.py"
 _WIRE = "tests/agent/wire/test_site_policy.py"
 
 TABLE = (
@@ -71,5 +72,64 @@ TABLE = (
             "tests/agent/access/test_consent.py"
             "::test_a_policy_is_accepted_at_the_panel_and_outlives_a_restart",
         ),
+    ),
+    Mutation(
+        "four eyes are two people's",
+        "agent/access/at_panel.py",
+        "if not renewal and approver in it.approvers:",
+        "if False:",
+        (f"{_PRESENCE}::test_two_different_people_approve",),
+    ),
+    Mutation(
+        "nobody approves their own session",
+        "agent/access/at_panel.py",
+        "PanelResult.SELF if who == it.request.specialist else None",
+        "None",
+        (f"{_PRESENCE}::test_nobody_approves_their_own_session",),
+    ),
+    Mutation(
+        "a consent is for one ticket of one specialist",
+        "agent/access/tickets.py",
+        "and (asked.specialist, asked.ticket) == (self.specialist, self.ticket)",
+        "",
+        (f"{_PRESENCE}::test_what_a_consent_does_not_cover",),
+    ),
+    Mutation(
+        "a consent covers no higher level",
+        "agent/access/tickets.py",
+        "and self.level.covers(it.level)",
+        "",
+        (f"{_PRESENCE}::test_no_higher_level_than_was_approved",),
+    ),
+    Mutation(
+        "a consent ends, and with the policy",
+        "agent/access/tickets.py",
+        "min(self.until, self.given_at + policy.ticket_h * HOUR_S)\n            and",
+        "float('inf')\n            and",
+        (f"{_PRESENCE}::test_its_time_is_over_by_the_boot_clock",),
+    ),
+    Mutation(
+        "a ticket to follow and broken glass are no tickets",
+        "agent/access/tickets.py",
+        "return it.request.ticket is not None and not it.request.break_glass",
+        "return True",
+        (
+            f"{_PRESENCE}::test_what_a_consent_does_not_cover",
+            f"{_PRESENCE}::test_what_never_gives_consent_to_a_ticket",
+        ),
+    ),
+    Mutation(
+        "Stop takes the consent back",
+        "agent/access/at_panel.py",
+        "                self._consents.withdraw(it)\n",
+        "",
+        (f"{_PRESENCE}::test_stop_withdraws_it_and_the_switch_does",),
+    ),
+    Mutation(
+        "in use a consent stands for nobody",
+        "agent/access/desk.py",
+        "        if self._clinical.in_use:\n            return None\n        return self._consents",
+        "        return self._consents",
+        (f"{_PRESENCE}::test_in_use_a_consent_stands_for_nobody",),
     ),
 )

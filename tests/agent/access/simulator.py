@@ -161,8 +161,10 @@ class Bench:
         answer = answer or self.alice.answer(session, self.challenge(session))
         return self._did(self.desk.answer(self.now, answer, digest(answer)))
 
-    def approve(self, session: str, verdict: Verdict | None = None) -> PanelResult:
-        result, effects = self.desk.approve(self.now, session, verdict or Verdict(1))
+    def approve(
+        self, session: str, verdict: Verdict | None = None, ticket_h: int = 0
+    ) -> PanelResult:
+        result, effects = self.desk.approve(self.now, session, verdict or Verdict(1), ticket_h)
         self._did(effects)
         return result
 

@@ -31,7 +31,7 @@ class Pins:
     async def approvers(self) -> list[int]:
         return self.numbers
 
-    async def set(self, approver: int, pin: str) -> None:
+    async def set(self, approver: int, pin: str, specialist: str | None = None) -> None:
         self.numbers.append(approver)
 
     async def check(self, pin: str) -> Verdict:

@@ -76,7 +76,8 @@ FIRST_UP: tuple[m.Up, ...] = (
     ),
     m.SessionUpdate(
         **_durable, session=SESSION, request="d2" * 32, state=SessionState.ENDED,
-        reason=SessionReason.STOPPED_AT_PANEL, ends_at=AT + 1, bytes_up=10, bytes_down=20,
+        reason=SessionReason.STOPPED_AT_PANEL, ends_at=AT + 1, approvers=[7, 2],
+        bytes_up=10, bytes_down=20,
     ),
     m.Receipt(**_durable, session=SESSION, receipt=b"{}", signature=bytes(64)),
     m.Execution(

@@ -63,6 +63,7 @@ export function over(code) {
       audit_unwritable: _("The injector cannot write its audit record."),
       recorder_failed: _("The injector cannot record the session, so it ended it."),
       no_approval: _("Nobody at the injector approved in time. Telephone and ask again."),
+      four_eyes: _("One person at the injector approved, and no second one in time. Ask again."),
       no_answer: _("The challenge was not signed in time. Make a new request."),
       unreachable: _("The injector could not be reached in time."),
       life_over: _("The agreed time is over."),
