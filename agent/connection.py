@@ -13,9 +13,10 @@ from agent.core import Core
 from agent.effects import Effect, Phase
 from agent.identity import Identity, Server
 from agent.link import Link, Token
-from agent.network import words
+from agent.network import date, words
 from agent.network.carriers import Carriers
-from agent.network.findings import Finding, Observation, classify
+from agent.network.doubt import Doubt
+from agent.network.findings import Code, Finding, Observation, classify
 from agent.network.route import Carrier, Route
 from agent.network.settings import Settings
 from agent.outbox import Entry, Outbox
@@ -25,6 +26,7 @@ from agent.wire.messages import Heartbeat, Hello, Live, Message, Up
 from agent.wire.pacer import Turn
 
 MAX_SLEEP_S = 1.0  # the loop's clock stops while the machine sleeps, the boot clock does not
+DATE_S = 3.0  # for the vendor's clock, where ours may be wrong
 _IN_TIME = 0.9  # of the core's deadline: an attempt says what is wrong before it is given up
 _HELLO = "hello"  # the token of hello; entries have their number
 
@@ -64,6 +66,7 @@ class Connection:
         self.finding: Finding | None = None  # why there is no connection, or ended; None: not known
         self._settings = settings or Settings()
         self._carriers = carriers or Carriers()
+        self._doubt = Doubt()
         self._list = servers or ServerList(identity.servers)
         self._dial_list = self._list.dial  # as the core numbers it
         self._tried = 0  # number of the access server of the last attempt
@@ -140,6 +143,17 @@ class Connection:
         """A silence that connections did not survive here; None where none is known."""
         return self._core.keepalive.cut_after
 
+    @property
+    def doubted(self) -> bool:
+        """Servers hang up as they would on a certificate that is good no more: ask the portal."""
+        return self._doubt.stands and not self.online
+
+    def judged(self, verdict: Code | None) -> None:
+        """The portal was asked what it has against our certificate; None: nothing."""
+        self._doubt.judged(verdict)
+        if verdict is not None and self.finding is not None and not self.online:
+            self.finding = Finding(verdict, self.finding.facts)
+
     def use(self, settings: Settings) -> None:
         """Go by these from now on; another proxy is tried at once."""
         before, self._settings = self._settings, settings
@@ -167,6 +181,7 @@ class Connection:
         """Show this identity from the next connection on. The same device's, with another pair."""
         self._context = identity.tls_context()
         self._identity = identity
+        self._doubt.settled()
 
     def reconnect(self, reason: str) -> None:
         """Make the connection anew, if there is one."""
@@ -190,6 +205,7 @@ class Connection:
 
     def accepted(self) -> None:
         self.finding = None
+        self._doubt.settled()
         news = self._carriers.worked(self._tried)
         if news is not None:
             self._owner.carrier_worked(news)
@@ -299,7 +315,13 @@ class Connection:
     def _dial(self, server: int) -> None:
         self._tried = server
         route = Route(self._dial_list[server], self._carriers.choose(server), self._settings.proxy)
-        self._link.dial(route, self._context, self._timing.dial * _IN_TIME)
+        provision, proxy = self._identity.provision, self._settings.proxy
+        self._link.dial(
+            route,
+            self._context,
+            self._timing.dial * _IN_TIME,
+            lambda: date.served(provision, proxy, timeout_s=DATE_S),
+        )
 
     def _blame(self, seen: Observation | None) -> None:
         """An attempt, or a connection, ended: what does it say, and what to try next?"""
@@ -307,7 +329,8 @@ class Connection:
             self.finding = None
             return
         self._carriers.failed(self._tried, seen.stage, seen.failure)
-        self.finding = classify(seen)
+        over = self._clock.wall_ms() >= self._identity.expires_at.timestamp() * 1000
+        self.finding = self._doubt.met(seen.carrier, classify(seen), over=over)
 
     def _publish(self, message: Up, token: Token | None) -> None:
         payload = messages.encode(message)

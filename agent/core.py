@@ -347,7 +347,8 @@ class Core:
         if self.connected and now - self.since >= self._t.lasting:
             self._failures = 0
         if self.connected:
-            self.keepalive.ended((self._ping_sent or now) - self.since, self._quiet())
+            cut = None if hang_up else now - self._heard
+            self.keepalive.ended((self._ping_sent or now) - self.since, self._quiet(), cut)
         if hang_up:
             self._effects.append(effects.Hangup(reason, late))
         most = self._t.back_off_cap / self._servers

@@ -19,8 +19,8 @@ from agent.errors import EnrolmentRefused, NetworkError
 from agent.i18n import _
 from agent.identity import Identity, Provision
 from agent.keystore import Key, Slot
-from agent.network import settings, words
-from agent.network.findings import classify
+from agent.network import findings, settings, words
+from agent.network.findings import Code, Finding, classify
 from agent.network.journey import AS_ANYBODY, Astray, Journey
 from agent.network.route import Route
 from agent.network.settings import Proxy
@@ -62,6 +62,20 @@ async def come_back(state: Path) -> Identity:
     return await _ask(state, identity.load_provision(state))
 
 
+async def judge(known: Identity) -> Code | None:
+    """What the portal has against this certificate; None when it gives no answer. Nothing of the
+    answer is kept: `come_back` takes what there is to take.
+
+    Raises StateError."""
+    provision = known.provision
+    body = identity.claim(known.state, provision, known.key)
+    try:
+        status, answer = await _post(known.state, provision, body)
+    except (NetworkError, EnrolmentRefused):
+        return None
+    return None if status == 200 else findings.judgement(_code(status, answer))
+
+
 async def enrol_again(state: Path) -> Identity:
     """For a device with a new claim, made for it: a new key takes the place of the one it has,
     which was revoked, or may be in other hands. After a crash, the same call goes on with that key.
@@ -82,7 +96,8 @@ async def _ask(state: Path, provision: Provision, key: Key | None = None) -> Ide
         raise NetworkError(
             _("The enrolment server answered {status}; it is tried again.").format(status=status)
         )
-    raise EnrolmentRefused(_explain(status, body))
+    code = _code(status, body)
+    raise EnrolmentRefused(_explain(status, code), code)
 
 
 async def until_enrolled(
@@ -171,7 +186,7 @@ def _unexplained(error: Exception, server: str) -> str:
     return _("{server} cannot be reached: {error}.").format(server=server, error=error)
 
 
-def _explain(status: int, body: bytes) -> str:
+def _code(status: int, body: bytes) -> str:
     try:
         code = msgspec.json.decode(body, type=_Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -179,6 +194,13 @@ def _explain(status: int, body: bytes) -> str:
     # The server's own words are not shown: what a person reads here is ours and translated.
     if not code.isascii() or not code.replace("_", "").isalnum() or len(code) > 32:
         code = str(status)
+    return code
+
+
+def _explain(status: int, code: str) -> str:
+    known = findings.judgement(code)
+    if known in (Code.OWN_REVOKED, Code.OWN_SUPERSEDED):
+        return words.tell(Finding(known))
     if code == "board_changed":
         return _(
             "This claim is for an injector with another audit key ({code}): ask the vendor to "

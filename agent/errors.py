@@ -62,10 +62,14 @@ class NetworkError(AgentError):
 
 
 class EnrolmentRefused(AgentError):
-    """The server answered, and would not enrol this injector."""
+    """The server answered, and would not enrol this injector. `reason` is the server's code."""
 
     code = "enrolment_refused"
     exit_status = 6
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class PeerError(AgentError):

@@ -6,6 +6,7 @@ an agent sets it once at the top of its task and every task under it inherits it
 
 import gettext
 import json
+import os
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -26,12 +27,23 @@ def use(tag: str | None) -> None:
     _language.set(normalise(tag))
 
 
-def chosen(state: Path) -> str:
-    """The language set for the injector of a state directory; English if none can be read."""
+def chosen(state: Path, wanted: str | None = None) -> str:
+    """The language `wanted`, else the one set for the injector of a state directory, else that of
+    the environment; English where none of them says."""
+    return normalise(wanted or _set(state) or _environment())
+
+
+def _set(state: Path) -> str:
     try:
-        return normalise(str(json.loads((state / "driver.json").read_bytes()).get("language")))
+        return str(json.loads((state / "driver.json").read_bytes()).get("language") or "")
     except (OSError, ValueError, AttributeError):
-        return "en"
+        return ""
+
+
+def _environment() -> str:
+    """The tag that POSIX has messages go by."""
+    tags = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return next((tag for tag in tags if tag), "")
 
 
 def language() -> str:

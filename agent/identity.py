@@ -30,15 +30,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from agent import keystore, posix
+from agent import advice, keystore, posix
 from agent.errors import EnrolmentRefused, StateError
 from agent.i18n import _
-from agent.keystore import Key, KeyStore, Slot
+from agent.keystore import Key, Slot
 from agent.wire.catalogue import ProductLineCode
 from agent.wire.messages import Key32
 from agent.wire.topics import is_device_id
 
 MAX_FILE = 64 * 1024  # bytes of any file read here
+SERVERS = "servers.json"
 SPIFFE = "spiffe://patency/device/"
 
 Host = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
@@ -104,6 +105,7 @@ class Identity:
     audit_key: Ed25519PrivateKey
     certificates: tuple[x509.Certificate, ...]  # leaf first
     servers: tuple[Server, ...]
+    servers_lost: bool = False  # `servers.json` cannot be read: they are those of the bundle
 
     @property
     def expires_at(self) -> datetime:
@@ -196,15 +198,14 @@ def load(state: Path) -> Identity | None:
         certificates = tuple(x509.load_pem_x509_certificates(_read(path)))
     except ValueError as error:
         raise StateError(
-            _("{path} holds no certificate: {error}. Remove it to enrol again.").format(
-                path=path, error=error
-            )
+            _(
+                "{path} holds no certificate. Put it aside, and the injector asks for it again with"
+                " its claim and its key: {command}"
+            ).format(path=path, command=advice.aside(state, path.name))
         ) from error
-    key = _key_of(certificates, keystore.of(state))
+    key = _key_of(certificates, state)
     device = check_certificates(certificates, key.public_key(), provision.anchors)
-    servers = _decode(state / "servers.json", list[Server])
-    if not servers:
-        raise StateError(_("{path} names no access server.").format(path=state / "servers.json"))
+    servers, lost = _servers(state, provision)
     return Identity(
         state=state,
         device=device,
@@ -212,25 +213,50 @@ def load(state: Path) -> Identity | None:
         key=key,
         audit_key=audit_key(state),
         certificates=certificates,
-        servers=tuple(servers),
+        servers=servers,
+        servers_lost=lost,
     )
 
 
+def _servers(state: Path, provision: Provision) -> tuple[tuple[Server, ...], bool]:
+    """The access servers, and whether their list is lost. Then they are the host that the bundle
+    names, from which a new list comes: an injector that stayed away instead would need a person to
+    come (R-CON-8)."""
+    try:
+        servers = _decode(state / SERVERS, list[Server])
+    except StateError:
+        servers = []
+    return (tuple(servers), False) if servers else ((provision.enrol,), True)
+
+
+def servers_lost(provision: Provision) -> str:
+    """That the list is lost, for people."""
+    return _(
+        "The list of access servers ({file}) is missing or damaged: the injector goes to {server},"
+        " which its provisioning bundle names, and takes a new list from there."
+    ).format(file=SERVERS, server=provision.enrol)
+
+
 def device_key(state: Path) -> Key:
-    """The device's key, made and safely on disk if there was none. Raises StateError."""
+    """The device's key; before enrolment, made and safely on disk if there was none. Raises
+    StateError."""
     keys = keystore.of(state)
-    return keys.get(Slot.CURRENT) or keys.make(Slot.CURRENT)
+    key = keys.get(Slot.CURRENT)
+    if key is None and (state / "device.pem").exists():
+        raise StateError(keystore.missing(state))
+    return key or keys.make(Slot.CURRENT)
 
 
-def _key_of(certificates: tuple[x509.Certificate, ...], keys: KeyStore) -> Key:
+def _key_of(certificates: tuple[x509.Certificate, ...], state: Path) -> Key:
     """The key in use. A crash may have come between the two steps of a renewal's swap: then the
     certificate is for the next key, which takes its place here."""
+    keys = keystore.of(state)
     following = keys.get(Slot.NEXT)
     if following is not None and _public(following.public_key()) == _public(
         certificates[0].public_key()
     ):
         keys.promote()
-    return keys.get(Slot.CURRENT) or keys.make(Slot.CURRENT)
+    return device_key(state)
 
 
 def audit_key(state: Path) -> Ed25519PrivateKey:
@@ -364,7 +390,7 @@ def accept(state: Path, provision: Provision, body: bytes, key: Key | None = Non
         ) from error
     if device != granted.device:
         raise EnrolmentRefused(_("The server's answer names two devices."))
-    _write(state / "servers.json", msgspec.json.encode(granted.access_servers))
+    _write(state / SERVERS, msgspec.json.encode(granted.access_servers))
     return keep_certificates(state, certificates)
 
 

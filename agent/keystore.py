@@ -152,6 +152,24 @@ def read_private(path: Path) -> object:
         raise StateError(_damaged(path)) from error
 
 
+def missing(state: Path) -> str:
+    """That the key of the certificate is gone, and a way out. None is made in its place: the portal
+    would take it for another machine's."""
+    path = state / f"{Slot.CURRENT.value}.key"
+    wrong = _(
+        "{path} is missing: it is the key of this injector's certificate. Put a backup of it in its"
+        " place."
+    ).format(path=path)
+    return f"{wrong} {_new_bundle(state)}"
+
+
+def _new_bundle(state: Path) -> str:
+    return _(
+        "If there is none, ask device support for a new provisioning bundle, put it in the "
+        "place of {bundle}, put the old identity aside: {command}  Then start the agent."
+    ).format(bundle=state / "provision.json", command=advice.aside(state, "device.*"))
+
+
 def _damaged(path: Path) -> str:
     """What is wrong, and a way out for each key."""
     state = path.parent
@@ -159,10 +177,7 @@ def _damaged(path: Path) -> str:
         "{path} is damaged: it holds no key that can be read. Put a backup of it in its place."
     ).format(path=path)
     if path.stem == Slot.CURRENT:
-        remedy = _(
-            "If there is none, ask device support for a new provisioning bundle, put it in the "
-            "place of {bundle}, put the old identity aside: {command}  Then start the agent."
-        ).format(bundle=state / "provision.json", command=advice.aside(state, "device.*"))
+        remedy = _new_bundle(state)
     elif path.stem == Slot.NEXT:
         remedy = _("If there is none, let the renewal begin again: {command}").format(
             command=advice.aside(state, path.name)

@@ -186,6 +186,11 @@ class Lane:
         else:
             self._over = True
 
+    @property
+    def over(self) -> bool:
+        """Whether the other side has ended the connection."""
+        return self._over
+
     def next(self) -> bytes | Next | None:
         """What stands first in what came: a frame, or whose it is; None: nothing that is whole.
 

@@ -19,7 +19,7 @@ import ssl
 from collections import deque
 from typing import Any, Protocol
 
-from agent.dial import Dial
+from agent.dial import Date, Dial
 from agent.i18n import _
 from agent.lane import Lane, Next, TooLarge
 from agent.mqtt import Client
@@ -73,7 +73,9 @@ class Link:
 
     # --- what the core asks for ------------------------------------------------------------------
 
-    def dial(self, route: Route, context: ssl.SSLContext, timeout_s: float) -> None:
+    def dial(
+        self, route: Route, context: ssl.SSLContext, timeout_s: float, date: Date | None = None
+    ) -> None:
         """Connect. `dialled`, `accepted` or `lost` follow."""
         self.hang_up()
         if self._dialling is not None and self._dialling.alive:
@@ -81,7 +83,7 @@ class Link:
             seen = self._dialling.late()
             self._loop.call_soon(self._events.lost, words.tell(classify(seen)), seen)
             return
-        self._dialling = Dial(self._loop, route, context, timeout_s, self._dialled)
+        self._dialling = Dial(self._loop, route, context, timeout_s, self._dialled, date)
 
     def overdue(self) -> Observation | None:
         """What is known of a connection that is being made and takes too long."""
@@ -242,7 +244,7 @@ class Link:
 
     def _on_disconnect(self, client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
         if self._is_ours(client):
-            self._cut(client, client.trouble or str(code))
+            self._cut(client, client.trouble)
 
     def _on_publish(self, client: Any, _data: Any, mid: int, _code: Any, _p: Any) -> None:
         # At QoS 0 this says that the packet was written, and there is no token.
@@ -274,10 +276,11 @@ class Link:
     def _readable(self, client: Client) -> None:
         if client is not self._client:
             return
-        self._events.heard()
         self._reading = True
         try:
             client.lane.fill()
+            if not client.lane.over:  # an end breaks the silence no more than a reset does
+                self._events.heard()
             self._read(client)
         except TooLarge:
             self._lost(_("the server sent a packet that is too large"))

@@ -33,6 +33,7 @@ from agent.i18n import _
 from agent.options import command as _command
 from agent.options import output as _output
 from agent.options import session as _session
+from agent.options import speak
 from agent.options import state as _state
 from agent.site_policy import site_policy
 
@@ -74,7 +75,12 @@ def parts() -> "list[Part]":
 
 @click.group()
 @click.version_option(package_name="patency")
-def main() -> None:
+@click.option(
+    "--language",
+    type=click.Choice(["en", "fr"]),
+    help="Answer in this language; else in the injector's, else in that of LC_ALL or LANG.",
+)
+def main(language: str | None) -> None:
     """The agent of a connected contrast injector."""
 
 
@@ -134,7 +140,7 @@ def enrol(state: Path, again: bool) -> dict[str, Any]:
 @_command
 def status(state: Path) -> dict[str, Any]:
     """Show connection, access server, clinical state, outbox and certificate."""
-    return control.call(state, "status")
+    return control.call(state, "status", language=i18n.language())
 
 
 @main.command()
@@ -273,17 +279,23 @@ def proxy(state: Path, address: str | None, user: str | None) -> dict[str, Any]:
     return _site(state, change)
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("rate", required=False, metavar="[BYTES_PER_SECOND|off]")
 @_state
 @_output
 @_command
 def bandwidth(state: Path, rate: str | None) -> dict[str, Any]:
     """Show, set or lift the cap on what this injector sends. Works without the agent, too."""
+    from agent.network.settings import LEAST_CAP, MOST_CAP
+
     if rate is None:
         return _site(state, {})
     if rate != "off" and not rate.isdecimal():
-        raise StateError(_("A cap is a number of bytes a second, or off."))
+        raise StateError(
+            _("A cap is a number of bytes a second from {least} to {most}, or off.").format(
+                least=LEAST_CAP, most=MOST_CAP
+            )
+        )
     return _site(state, {"up_bytes_s": None if rate == "off" else int(rate)})
 
 
@@ -304,7 +316,7 @@ def doctor(state: Path, output: str, report: Path | None) -> None:
     from agent.doctor import report as written
     from agent.panel import contacts
 
-    i18n.use(i18n.chosen(state))
+    speak(state)
     try:
         found = examination.examine(state)
         if report is not None:

@@ -27,13 +27,19 @@ output = click.option(
 session = click.option("--session", help="The session, if more than one could be meant.")
 
 
+def speak(state: Path) -> None:
+    """The language of `--language`, of the injector, or of the environment."""
+    wanted = click.get_current_context().find_root().params.get("language")
+    i18n.use(i18n.chosen(state, wanted))
+
+
 def command(function: Callable[..., Any]) -> Callable[..., None]:
     """Speak the injector's language, print what `function` gives, turn errors into statuses."""
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
         form = options.pop("output", "text")
-        i18n.use(i18n.chosen(options["state"]))
+        speak(options["state"])
         try:
             answer = function(**options)
         except AgentError as error:

@@ -13,8 +13,10 @@ certificate and moves to the new one when nobody is in a session, or after twelv
 A device that was off too long, or whose clock was wrong, finds its certificate over. It then asks
 at the enrolment endpoint, where the same claim with the same key gives a new one (docs/ca.md). The
 agent cannot know for certain why it gets no connection, so it asks there whenever it has had none
-for a while: sooner when its own clock says that the certificate is over, and in either case ever
-more rarely. A clock that is wrong never keeps it from trying the connection itself.
+for a while: sooner when its own clock says that the certificate is over, within seconds when
+servers hang up as they would on one that was revoked (`agent.network.doubt`), and in every case
+ever more rarely. What the answer says of the certificate goes to the connection, for `status`. A
+clock that is wrong never keeps it from trying the connection itself.
 
 `Schedule` is pure; `Renewal` is the part that plugs into the agent (R-CON-8, R-CON-6).
 """
@@ -36,6 +38,7 @@ from agent.errors import AgentError, EnrolmentRefused, NetworkError, PeerError, 
 from agent.i18n import _
 from agent.identity import Identity
 from agent.keystore import Slot
+from agent.network.findings import judgement
 from agent.store import get_meta, set_meta
 from agent.wire.catalogue import EVENT_PRIORITY, EventCode, EventPhase, Outcome
 from agent.wire.messages import Certificate, Event
@@ -66,6 +69,7 @@ class Timing:
     again_s: tuple[float, float] = (60.0, 3600.0)  # first and longest pause between askings
     lost_s: float = 600.0  # without a connection before the enrolment endpoint is asked
     lost_expired_s: float = 30.0  # the same when our clock says that the certificate is over
+    doubted_s: tuple[float, float] = (1.0, 10.0)  # the same in doubt, so that a fleet spreads
     patience_s: float = 12 * 3600.0  # for sessions to end before the connection moves
 
 
@@ -96,6 +100,7 @@ class Schedule:
         self._rest_until = now + life / 1000 * timing.rest if fresh else 0.0
         self._not_before = 0.0  # the next asking
         self._pause = timing.again_s[0]
+        self._doubted_s = jitter.uniform(*timing.doubted_s)
 
     def online(self, now: float, online: bool) -> None:
         """The connection came or went."""
@@ -103,7 +108,7 @@ class Schedule:
             self._online, self._changed = online, now
             self._not_before, self._pause = 0.0, self._timing.again_s[0]
 
-    def want(self, now: float, wall_ms: int) -> Want:
+    def want(self, now: float, wall_ms: int, *, doubted: bool = False) -> Want:
         if now < self._not_before:
             return Want.NOTHING
         if self._online:
@@ -111,6 +116,8 @@ class Schedule:
             return Want.ASK if due else Want.NOTHING
         over = wall_ms >= self._ends_ms
         patience = self._timing.lost_expired_s if over else self._timing.lost_s
+        if doubted:
+            patience = min(patience, self._doubted_s)
         return Want.RETURN if now - self._changed >= patience else Want.NOTHING
 
     def asked(self, now: float) -> None:
@@ -198,7 +205,7 @@ class Renewal:
         if self._move_by is not None and (now >= self._move_by or self._calm()):
             self._move_by = None
             self._agent.reconnect("the certificate was renewed")
-        want = self._schedule.want(now, wall_ms)
+        want = self._schedule.want(now, wall_ms, doubted=self._agent.doubted)
         if self._busy or want is Want.NOTHING or not self._agent.remote_enabled:
             return
         self._busy = True
@@ -257,7 +264,13 @@ class Renewal:
         except (NetworkError, EnrolmentRefused, StateError) as error:
             self.trouble = str(error)
             log.warning("no new certificate from the enrolment server: %s", error)
+            if isinstance(error, EnrolmentRefused):
+                self._agent.judged(judgement(error.reason))
         else:
+            self.trouble = ""
+            self._agent.judged(None)
+            if new.servers != before.servers:
+                self._agent.adopt(new)
             if new.certificates[0] != before.certificates[0]:
                 await self._adopt(new)
                 self._agent.reconnect("the certificate was given anew")

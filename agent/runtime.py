@@ -34,6 +34,7 @@ after another.
 """
 
 import asyncio
+import contextvars
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -52,7 +53,8 @@ from agent.hooks import Hooks
 from agent.i18n import _
 from agent.identity import Identity, Server
 from agent.inbox import Inbox
-from agent.network import carriers
+from agent.network import carriers, settings
+from agent.network.findings import Code
 from agent.network.route import Carrier
 from agent.network.site import Site
 from agent.outbox import Outbox
@@ -212,8 +214,22 @@ class Agent(Hooks):
         self.clock.raise_floor(new.signed_ms)
         if self._connection is not None:
             self._connection.adopt(new)
+            self._servers.lost = new.servers_lost
             if new.servers != self._servers.list.adopted and self._servers.list.offer(new.servers):
                 self._renumber()
+
+    @property
+    def doubted(self) -> bool:
+        """Something is amiss that the portal, asked over HTTPS, can settle."""
+        connection = self._connection
+        return connection is not None and (
+            connection.doubted or (self._servers.lost and not connection.online)
+        )
+
+    def judged(self, verdict: Code | None) -> None:
+        """What the portal has against our certificate; None: nothing."""
+        if self._connection is not None:
+            self._connection.judged(verdict)
 
     def reconnect(self, reason: str) -> None:
         """Make the connection anew, if there is one; nothing durable is lost by it."""
@@ -262,7 +278,7 @@ class Agent(Hooks):
             try:
                 async with self._group:
                     self._site.open()
-                    self.control.register("status", lambda args: self.status())
+                    self.control.register("status", self._status)
                     self.control.register("simulate", self._simulate)
                     self.spawn(self.control.serve(self.state_dir / SOCKET), name="control")
                     await self._open()
@@ -297,6 +313,7 @@ class Agent(Hooks):
         await self.audit.open()
         if self._fresh:
             self.record("agent:enrol", actor="agent", outcome=Outcome.ALLOWED)
+        self._tell_lost()
         vitals.announce(self.record, self.emit)
         reserve = Reserve(self.state_dir / "reserve")
         self._room = Room(reserve, self.store, self.outbox, self.driver, self.record, self.emit)
@@ -316,6 +333,14 @@ class Agent(Hooks):
         )
         if self.remote_enabled:
             self.connect()
+
+    def _tell_lost(self) -> None:
+        """Files that the agent does without; the portal learns which, and nothing of them."""
+        if self.identity.servers_lost:
+            log.error("%s", identity.servers_lost(self.identity.provision))
+            self.record("servers:lost", actor="agent", outcome=Outcome.FAILED)
+        if self._site.lost:
+            self.record("network:lost", actor="agent", outcome=Outcome.FAILED)
 
     async def _identify(self) -> Identity:
         """The identity; before enrolment, once it is there (R-CON-2). Raises StateError."""
@@ -362,6 +387,13 @@ class Agent(Hooks):
 
     # --- local commands --------------------------------------------------------------------------
 
+    def _status(self, args: Args) -> dict[str, Any]:
+        """In the language of who asks, where that is said."""
+        speaking = contextvars.copy_context()
+        if args.get("language"):
+            speaking.run(i18n.use, str(args["language"]))
+        return speaking.run(self.status)
+
     def status(self) -> dict[str, Any]:
         """What `patency-agent status` shows. Times are ISO 8601, UTC."""
         connection = self._connection
@@ -374,6 +406,11 @@ class Agent(Hooks):
             "agent_version": AGENT_VERSION,
             "state": self.driver.state.value,
         }
+        lost = [settings.lost()] if self._site.lost else []
+        if connection is not None and self._servers.lost:
+            lost.append(identity.servers_lost(self.identity.provision))
+        if lost:
+            shown["files_trouble"] = " ".join(lost)
         if connection is None:
             return shown
         shown |= {

@@ -3,6 +3,9 @@
 servers.json          the list that has worked: the portal has answered at one of its servers
 servers-offered.json  a newer list from the portal that has not; absent when there is none
 
+Without a `servers.json` that can be read, the list is the host that the provisioning bundle names,
+until the portal has sent its own.
+
 The portal sends its list when a connection begins and when it changes. A list that nobody answers
 at must not cut an injector off for good, so a new one is tried first and the old one stays behind
 it, until the portal has answered at a server of the new one. A list moves nobody: it counts from
@@ -69,12 +72,13 @@ class Keeper:
         self._changed = changed
         self._writing = asyncio.Lock()
         self._spawn = agent.spawn
+        self.lost = agent.identity.servers_lost
         self.list = ServerList(agent.identity.servers, load_offered(agent.state_dir))
         agent.handle(Servers, self._offered)
 
     async def _offered(self, message: Servers, _payload: bytes) -> None:
         servers = [Server(host=each.host, port=each.port) for each in message.servers]
-        if self.list.offer(servers):
+        if self.list.offer(servers) or self.lost:
             here = self._here()
             if here is not None:
                 self.list.worked(here)
@@ -93,6 +97,7 @@ class Keeper:
         async with self._writing:
             try:
                 await asyncio.to_thread(save, self._state, self.list.adopted, self.list.offered)
+                self.lost = False
             except OSError as error:
                 log.error("the list of access servers cannot be kept: %s", error)
 

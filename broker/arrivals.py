@@ -201,7 +201,8 @@ class Arrivals:
                 ssl_shutdown_timeout=self._limits.shutdown_s,
             )
         except (OSError, ssl.CertificateError, EOFError):
-            # A TLS 1.3 client believes that it is in; what it gets is an alert.
+            # A TLS 1.3 client believes that it is in, and finds the connection closed: asyncio
+            # drops the alert that OpenSSL has ready. Why, the portal tells (agent.network.doubt).
             raise PeerError(Reason.HANDSHAKE) from None
         self._house.counters.handshakes += 1
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from django.test import Client
 
 from agent import enrolment
+from agent.doctor.examination import examine
 from agent.wire.catalogue import EVENT_PRIORITY, EventCode, EventPhase
 from agent.wire.messages import Event as DeviceEvent
 from fleet.accounts.models import User
@@ -150,6 +151,10 @@ async def test_a_live_device_is_revoked(here: Whole, tmp_path: Path, administrat
         succeeded += await copy.gets_in(here)
     assert succeeded == 0
     assert not injector.agent.online
+    # R-CON-7: the gate says nothing, and the injector finds out all the same whose doing it is.
+    await until(lambda: injector.agent.status()["finding"] == "own_revoked", 40)
+    found = await asyncio.to_thread(examine, injector.state)
+    assert "own_revoked" in [check.shown.code for check in found.checks]
     denied = Entry.objects.filter(device=injector.id, action="gate:refused")
     await until(lambda: any(e.entry["reason"] == "denied" for e in denied.all()), WITHIN_S)
     assert not await in_thread(Alarm.objects.exists)  # it knocks, and that is no theft

@@ -1,6 +1,7 @@
 """What the doctor looked at, and what each look showed."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from agent.i18n import _
@@ -11,6 +12,7 @@ from agent.network.findings import Finding
 class What(StrEnum):
     AGENT = "agent"
     CREDENTIAL = "credential"
+    FILES = "files"
     CLOCK = "clock"
     NAME = "name"
     PORT = "port"
@@ -32,6 +34,8 @@ class Said(StrEnum):
     AGENT_OFF = "agent_off"
     AGENT_AWAY = "agent_away"
     AGENT_ONLINE = "agent_online"
+    FILE_LOST = "file_lost"
+    FILE_UNUSABLE = "file_unusable"
     CLOCK_GOOD = "clock_good"
     CLOCK_UNKNOWN = "clock_unknown"
     NOT_ENROLLED = "not_enrolled"
@@ -54,6 +58,7 @@ class Check:
     shown: Finding | Note
     target: str = ""  # host:port
     took_s: float | None = None
+    spare: bool = False  # of a server that is not needed now: another one serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +76,37 @@ class Examination:
 
     @property
     def ok(self) -> bool:
+        """Whether the injector gets a connection, whatever else there is to note."""
         return all(check.verdict is not Verdict.BAD for check in self.checks)
+
+    @property
+    def noted(self) -> bool:
+        """Whether somebody should do something all the same."""
+        return any(check.verdict is Verdict.ADVICE and tell(check)[1] for check in self.checks)
+
+
+def weigh(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """What was found, with its weight: where the injector gets a connection, a server that does not
+    answer or a clock that is wrong is something to know, and keeps nothing from working."""
+    if not any(_connects(check) for check in checks):
+        return tuple(checks)
+    return tuple(
+        replace(check, verdict=Verdict.ADVICE, spare=bool(check.target))
+        if check.verdict is Verdict.BAD
+        else check
+        for check in checks
+    )
+
+
+def _connects(check: Check) -> bool:
+    return check.shown.code in (Said.AGENT_ONLINE, Said.ACCEPTED, Said.BORNE)
 
 
 def title(what: What) -> str:
     return {
         What.AGENT: _("Agent"),
         What.CREDENTIAL: _("Certificate of this injector"),
+        What.FILES: _("Files"),
         What.CLOCK: _("Clock"),
         What.NAME: _("Name"),
         What.PORT: _("Port"),
@@ -99,7 +128,12 @@ def verdict(verdict: Verdict) -> str:
 def tell(check: Check) -> tuple[str, str]:
     """What it showed and what to do about it, in the language in use; the latter may be empty."""
     if isinstance(check.shown, Finding):
-        return words.what(check.shown), words.remedy(check.shown)
+        remedy = words.remedy(check.shown)
+        if check.spare:
+            # It may be down at the manufacturer's, and then the hospital has nothing to look for.
+            wait = _("Nothing must be done now: the injector has another server. If this lasts:")
+            remedy = f"{wait} {remedy}"
+        return words.what(check.shown), remedy
     return _said(check.shown.code).format(**check.shown.facts), ""
 
 
@@ -108,6 +142,8 @@ def _said(code: Said) -> str:
         Said.AGENT_OFF: _("The agent does not run; the doctor tries the connection itself."),
         Said.AGENT_AWAY: _("The agent runs and is not connected."),
         Said.AGENT_ONLINE: _("The agent is connected to {server} ({carrier})."),
+        Said.FILE_LOST: "{trouble}",  # the words are those of who could not read it
+        Said.FILE_UNUSABLE: "{trouble}",
         Said.CLOCK_GOOD: _("It agrees with the server's."),
         Said.CLOCK_UNKNOWN: _("It shows {now}; no server could be asked."),
         Said.NOT_ENROLLED: _("This injector is not enrolled yet."),

@@ -4,7 +4,7 @@ Every attempt travels as the agent's own would (`agent.network.journey`), throug
 Blocking; every look has its deadline.
 """
 
-import email.utils
+import asyncio
 import sqlite3
 import ssl
 import time
@@ -16,13 +16,14 @@ from typing import Any
 
 from cryptography import x509
 
-from agent import control, identity, posix
+from agent import control, enrolment, identity, posix
 from agent.clock import BUILD_DATE_MS
+from agent.doctor import checks as looked
 from agent.doctor import speak
 from agent.doctor.checks import Check, Examination, Note, Said, Verdict, What
-from agent.errors import AgentError, AlreadyRunning
+from agent.errors import AgentError, AlreadyRunning, StateError
 from agent.identity import Identity, Provision, Server
-from agent.network import findings, settings
+from agent.network import date, findings, settings
 from agent.network.findings import Code, Failure, Finding, Observation, classify
 from agent.network.journey import AS_ANYBODY, Astray, Journey, Ready, Resolver
 from agent.network.route import Carrier, Route, Stage
@@ -32,8 +33,6 @@ ATTEMPT_S = 8.0  # name, TCP, proxy and TLS together
 SPEAK_S = 5.0
 LISTEN_S = 0.7  # more than a round trip
 STATUS_S = 5.0
-_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
-_MAX_HEAD = 16 * 1024
 _OF_STAGE = {
     Stage.NAME: What.NAME,
     Stage.TCP: What.PORT,
@@ -61,16 +60,25 @@ class _Doctor:
         self._wall = wall
         self._seams: dict[str, Any] = {"wall": wall} | ({"resolve": resolve} if resolve else {})
         self._provision: Provision = identity.load_provision(state)
-        self._identity: Identity | None = identity.load(state)
-        self._settings = settings.load(state)
+        self._unusable = ""  # what keeps the agent from working with its files
+        self._identity = self._load()
+        self._settings, self._unset = settings.read(state)
+        self._judged: list[Code | None] = []  # the portal is asked once
         self._true: float | None = None  # what the server says the time is
+
+    def _load(self) -> Identity | None:
+        try:
+            return identity.load(self._state)
+        except StateError as error:
+            self._unusable = str(error)
+            return None
 
     def examine(self) -> Examination:
         at = self._wall()
         enrol = self._provision.enrol
-        self._true = self._server_date(enrol)
+        self._true = date.served(self._provision, self._settings.proxy, **self._seams)
         running = self._agent()
-        checks = [*running, self._clock(at), *self._credential(at)]
+        checks = [*running, *self._files(), self._clock(at), *self._credential(at)]
         known = self._identity
         if known is None:
             checks += self._reach(enrol)
@@ -93,7 +101,7 @@ class _Doctor:
             proxy_user=(proxy.user or "") if proxy else "",
             servers=tuple(str(server) for server in servers),
             authority=_authority(self._provision),
-            checks=tuple(checks),
+            checks=looked.weigh(checks),
         )
 
     # --- the injector itself ---------------------------------------------------------------------
@@ -113,6 +121,16 @@ class _Doctor:
             cut = {"seconds": f"{float(silence):.0f}", "server": server}
             found.append(Check(What.AGENT, Verdict.ADVICE, Finding(Code.IDLE_CUT, cut)))
         return found
+
+    def _files(self) -> list[Check]:
+        """Small files that the agent does without, and says so."""
+        lost = [settings.lost()] if self._unset else []
+        if self._identity is not None and self._identity.servers_lost:
+            lost.append(identity.servers_lost(self._provision))
+        return [
+            Check(What.FILES, Verdict.ADVICE, Note(Said.FILE_LOST, {"trouble": each}))
+            for each in lost
+        ]
 
     def _clock(self, at: float) -> Check:
         finding = findings.clock(at, self._true, self._floor())
@@ -138,14 +156,19 @@ class _Doctor:
 
     def _credential(self, at: float) -> list[Check]:
         known = self._identity
+        if self._unusable:
+            note = Note(Said.FILE_UNUSABLE, {"trouble": self._unusable})
+            return [Check(What.CREDENTIAL, Verdict.BAD, note)]
         if known is None:
             note = Note(Said.NOT_ENROLLED)
             return [Check(What.CREDENTIAL, Verdict.ADVICE, note)]
-        ends = known.expires_at.timestamp()
-        if (at if self._true is None else self._true) >= ends:
+        if self._over(known, at):
             return [Check(What.CREDENTIAL, Verdict.BAD, Finding(Code.OWN_EXPIRED))]
-        note = Note(Said.VALID, {"ends": findings.day(ends)})
+        note = Note(Said.VALID, {"ends": findings.day(known.expires_at.timestamp())})
         return [Check(What.CREDENTIAL, Verdict.GOOD, note)]
+
+    def _over(self, known: Identity, at: float) -> bool:
+        return (at if self._true is None else self._true) >= known.expires_at.timestamp()
 
     # --- a server --------------------------------------------------------------------------------
 
@@ -166,12 +189,22 @@ class _Doctor:
             return checks
         others, other = self._attempt(server, known, Carrier.WEBSOCKET)
         meant = findings.together(finding, other)
+        if meant.code is Code.CARRIERS_CUT:
+            meant = Finding(self._judge(known) or meant.code, meant.facts)
         verdict = Verdict.BAD if other else Verdict.ADVICE
         return [
             *checks[:-1],
             replace(checks[-1], shown=meant, verdict=verdict),
             *(check for check in others if check.what in (What.WEBSOCKET, What.MQTT) and not other),
         ]
+
+    def _judge(self, known: Identity) -> Code | None:
+        """Whether it is our certificate that servers hang up on, as the agent finds it out."""
+        if self._over(known, self._wall()):
+            return Code.OWN_EXPIRED
+        if not self._judged:
+            self._judged.append(asyncio.run(enrolment.judge(known)))
+        return self._judged[0]
 
     def _attempt(
         self, server: Server, known: Identity, carrier: Carrier
@@ -227,52 +260,6 @@ class _Doctor:
             seen = replace(seen, server_date=self._true)
         what = _OF_STAGE.get(seen.stage, What.MQTT)
         return Check(what, Verdict.BAD, classify(seen), seen.server)
-
-    # --- the server's clock ----------------------------------------------------------------------
-
-    def _server_date(self, server: Server) -> float | None:
-        """What time the server has, if it is ours in everything but the dates of its certificate.
-
-        Asked for without a certificate and without saying who asks; only ever compared with ours.
-        """
-        context = identity.pinned_context(self._provision.anchors)
-        context.verify_flags |= _NO_CHECK_TIME
-        route = Route(server, proxy=self._settings.proxy)
-        try:
-            ready = self._journey(route, context, AS_ANYBODY).travel()
-        except Astray:
-            return None
-        try:
-            ready.settimeout(SPEAK_S)
-            ready.send(f"HEAD / HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n".encode())
-            return _date(_head(ready))
-        except OSError:
-            return None
-        finally:
-            ready.close()
-
-
-def _head(ready: Ready) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < _MAX_HEAD:
-        chunk = ready.recv(4096)
-        if not chunk:
-            break
-        head += chunk
-    return head
-
-
-def _date(head: bytes) -> float | None:
-    for line in head.split(b"\r\n"):
-        name, _colon, value = line.partition(b":")
-        if name.lower() == b"date":
-            try:
-                return email.utils.parsedate_to_datetime(
-                    value.decode("latin-1").strip()
-                ).timestamp()
-            except (ValueError, OverflowError):
-                return None
-    return None
 
 
 def _passed(journey: Journey, server: Server) -> Iterator[Check]:

@@ -1,6 +1,7 @@
 """What the doctor found, as text, as JSON, and as the page that stays with the hospital. Pure.
 
-The page holds everything twice, in English and in Canadian French (R-ASR-4), and names the hosts
+The page holds everything twice, in English and in Canadian French (R-ASR-4), begins with the
+language in use, and names the hosts
 to allow, how IT can look from any workstation, and whom to call.
 """
 
@@ -51,11 +52,11 @@ def as_text(found: Examination) -> str:
 
 
 def page(found: Examination, contacts: Contacts) -> str:
-    """English, then Canadian French. The language in use stays what it was."""
+    """In both languages, the one in use first. The language in use stays what it was."""
     before = i18n.language()
     parts = []
     try:
-        for language in i18n.LANGUAGES:
+        for language in sorted(i18n.LANGUAGES, key=lambda each: each != before):
             i18n.use(language)
             parts.append("\n".join(_half(found, contacts)))
     finally:
@@ -102,11 +103,12 @@ def _half(found: Examination, contacts: Contacts) -> list[str]:
 
 
 def _summary(found: Examination) -> list[str]:
-    verdict = (
-        _("Nothing was found that keeps this injector from connecting.")
-        if found.ok
-        else _("Something keeps this injector from connecting: see WRONG below.")
-    )
+    if not found.ok:
+        verdict = _("Something keeps this injector from connecting: see WRONG below.")
+    elif found.noted:
+        verdict = _("This injector can connect. See the notes below.")
+    else:
+        verdict = _("Nothing was found that keeps this injector from connecting.")
     return [
         _("Injector {serial} ({device}), {at}").format(
             serial=found.serial, device=found.device or _("not enrolled"), at=day(found.at)

@@ -6,6 +6,8 @@ connect    HTTP CONNECT, without IO
 route      one way to one server: which carrier, through which proxy
 carriers   which carrier to try next; pure
 journey    name, TCP, proxy, TLS, websocket of one attempt; blocking, for a thread
+date       what time the vendor's server has, for a clock that may be wrong; blocking
+doubt      who hangs up, where both carriers are cut: pure
 websocket  MQTT bytes in websocket messages
 findings   what was observed, and what is wrong: pure
 words      findings in plain words with their remedy, English and French

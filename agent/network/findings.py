@@ -67,10 +67,12 @@ class Code(StrEnum):
     OWN_EXPIRED = "own_expired"
     OWN_REVOKED = "own_revoked"
     OWN_REFUSED = "own_refused"
+    OWN_SUPERSEDED = "own_superseded"
     WEBSOCKET_REFUSED = "websocket_refused"
     MQTT_CUT = "mqtt_cut"
     MQTT_SILENT = "mqtt_silent"
     MQTT_BLOCKED = "mqtt_blocked"
+    CARRIERS_CUT = "carriers_cut"
     MQTT_REFUSED = "mqtt_refused"
     CUT_OFF = "cut_off"
     IDLE_CUT = "idle_cut"
@@ -175,6 +177,12 @@ def _certificate(seen: Observation, facts: dict[str, str]) -> Finding:
     return Finding(Code.TLS_INSPECTED, facts)
 
 
+def dated(seen: Observation) -> bool:
+    """Whether the server's certificate was refused for its dates alone: then what time it really is
+    says whose fault it is."""
+    return seen.failure is Failure.CERTIFICATE and seen.verify_code in (NOT_YET_VALID, EXPIRED)
+
+
 def _dated(seen: Observation) -> Code:
     off = None
     if seen.server_date is not None and seen.now is not None:
@@ -258,17 +266,37 @@ def blames_carrier(finding: Finding) -> bool:
     return finding.code in _CUT
 
 
+def hung_up(finding: Finding) -> bool:
+    """Whether the connection ended without a word once the handshake was done."""
+    websocket = finding.code is Code.WEBSOCKET_REFUSED and not finding.answered
+    return finding.code is Code.MQTT_CUT or websocket
+
+
 def together(first: Finding, other: Finding | None) -> Finding:
     """What `first`, met by MQTT, means once the websocket met `other`, or nothing wrong.
 
-    A server that shows our certificate and hangs up on both as soon as it has seen ours does not
-    want it; nobody between could tell the two apart and cut both so late.
+    A gate closes on a certificate that was revoked without a word, and so does a firewall on what
+    it does not like: from here the two look alike, and `agent.network.doubt` settles it.
     """
     if not blames_carrier(first):
         return first
     if other is None:
         return Finding(Code.MQTT_BLOCKED, first.facts)
-    hung_up = other.code in (Code.MQTT_CUT, Code.WEBSOCKET_REFUSED) and not other.answered
-    if first.code is Code.MQTT_CUT and hung_up:
-        return Finding(Code.OWN_REFUSED, first.facts)
+    if hung_up(first) and hung_up(other):
+        return Finding(Code.CARRIERS_CUT, first.facts)
     return first
+
+
+_REFUSALS = {
+    "credential_revoked": Code.OWN_REVOKED,
+    "credential_superseded": Code.OWN_SUPERSEDED,
+    "credential_lapsed": Code.OWN_REFUSED,
+    "claim_refused": Code.OWN_REFUSED,
+    "claim_taken": Code.OWN_REFUSED,
+}
+
+
+def judgement(reason: str) -> Code | None:
+    """What the portal's refusal to give the certificate again says of it; None where it says
+    nothing."""
+    return _REFUSALS.get(reason)

@@ -55,26 +55,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(state: Path) -> Settings:
-    """The settings; none are set where there is no file. Raises StateError."""
-    path = state / FILE
+    """The settings; none are set where there is no file, or none that can be used."""
+    return read(state)[0]
+
+
+def read(state: Path) -> tuple[Settings, bool]:
+    """The same, and whether there is a file that cannot be read.
+
+    An injector that stayed away because this file is damaged would need a person to come; without a
+    proxy and a cap it has at least a chance. The file stays as it is until something is set.
+    """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE)
+        with (state / FILE).open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_FILE), type=Settings), False
     except FileNotFoundError:
-        return Settings()
-    except OSError as error:
-        raise StateError(
-            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
-        ) from error
-    try:
-        return msgspec.json.decode(data, type=Settings)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # msgspec names the place and the rule, never the value.
-        raise StateError(
-            _("{path} cannot be used: {error}. Remove it, and set proxy and cap again.").format(
-                path=path, error=error
-            )
-        ) from error
+        return Settings(), False
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return Settings(), True
+
+
+def lost() -> str:
+    """That the file cannot be read, for people."""
+    return _(
+        "The site's network settings ({file}) cannot be read: the injector goes without a proxy"
+        " and without a cap. Set them again at the panel, under Network."
+    ).format(file=FILE)
 
 
 def save(state: Path, settings: Settings) -> None:
@@ -109,7 +114,24 @@ def changed(settings: Settings, change: Mapping[str, Any]) -> Settings:
             {key: msgspec.to_builtins(value) for key, value in fields.items()}, Settings
         )
     except msgspec.ValidationError as error:
-        raise StateError(_("This cannot be set: {error}.").format(error=error)) from error
+        # msgspec ends with the place, as in "… - at `$.proxy.user`", and never names the value.
+        place = str(error).rpartition("$.")[2].rstrip("`")
+        raise StateError(_rule(place)) from error
+
+
+def _rule(place: str) -> str:
+    """What a field must be, for the person who set it."""
+    rules = {
+        "proxy.host": _(
+            "The proxy's host must be a name or an address, without spaces or slashes."
+        ),
+        "proxy.port": _("The proxy's port must be a number from 1 to 65535."),
+        "proxy.user": _("The proxy's user name must have 1 to 128 characters, and no colon."),
+        "proxy.password": _("The proxy's password must have at most 128 characters on one line."),
+        "up_bytes_s": _("A cap is a number of bytes a second from {least} to {most}, or off."),
+    }
+    text = rules.get(place, _("This cannot be set."))
+    return text.format(least=LEAST_CAP, most=MOST_CAP)
 
 
 def address(text: str) -> dict[str, Any]:

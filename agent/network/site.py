@@ -4,6 +4,7 @@ network        {}                                  what is set; the password is 
 network-set    {proxy?, user?, password?, up_bytes_s?}   what is named is set, null clears it
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,25 @@ from agent.errors import ControlError, NotRunning, StateError
 from agent.network import settings
 from agent.network.settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 class Site:
     """`changed` is called once other settings are on the disk. They may change before enrolment."""
 
     def __init__(self, state: Path, control: Control, changed: Callable[[], None]) -> None:
         self.settings = Settings()
+        self.lost = False  # what was set is not known any more
         self._state = state
         self._changed = changed
         control.register("network", lambda args: self.settings.shown())
         control.register("network-set", self._set)
 
     def open(self) -> None:
-        """Read what is set. Raises StateError."""
-        self.settings = settings.load(self._state)
+        """Read what is set."""
+        self.settings, self.lost = settings.read(self._state)
+        if self.lost:
+            log.error("%s", settings.lost())
 
     def _set(self, args: Args) -> dict[str, Any]:
         try:
@@ -35,7 +41,7 @@ class Site:
             settings.save(self._state, new)
         except StateError as error:
             raise ControlError("network", str(error)) from error
-        self.settings = new
+        self.settings, self.lost = new, False
         self._changed()
         return new.shown()
 

@@ -92,8 +92,18 @@ def _secure(code: Code) -> str:
         Code.TLS_SILENT: _("{server} can be reached, and the secure connection is not answered."),
         Code.TLS_FAILED: _("The secure connection to {server} fails ({error})."),
         Code.OWN_EXPIRED: _("This injector's own certificate has ended."),
-        Code.OWN_REVOKED: _("This injector's own certificate was revoked."),
-        Code.OWN_REFUSED: _("{server} refuses this injector's own certificate ({error})."),
+        Code.OWN_REVOKED: _(
+            "The manufacturer has revoked this injector's certificate, as when it is moved, sold or"
+            " retired. This network is not the cause."
+        ),
+        Code.OWN_SUPERSEDED: _(
+            "This injector shows a certificate that a newer one has replaced: its files are an old"
+            " copy, or another machine uses one. This network is not the cause."
+        ),
+        Code.OWN_REFUSED: _(
+            "The manufacturer's server does not accept this injector's certificate any more. This"
+            " network is not the cause."
+        ),
         Code.WEBSOCKET_REFUSED: _("{server} does not take a websocket (status {status})."),
         Code.MQTT_CUT: _("{server} or something before it ends the connection when MQTT begins."),
         Code.MQTT_SILENT: _("The secure connection to {server} stands, and MQTT is not answered."),
@@ -102,7 +112,11 @@ def _secure(code: Code) -> str:
             " instead."
         ),
         Code.MQTT_REFUSED: _("{server} refuses this injector ({error})."),
-        Code.CUT_OFF: _("The connection to {server} was cut ({error})."),
+        Code.CARRIERS_CUT: _(
+            "The connection to {server} is cut as soon as it is secure, by MQTT and by websocket"
+            " alike, and nothing is known against this injector's certificate."
+        ),
+        Code.CUT_OFF: _("The connection to {server} was cut."),
         Code.IDLE_CUT: _(
             "Something on this network cuts connections that are silent for {seconds} s."
         ),
@@ -112,7 +126,11 @@ def _secure(code: Code) -> str:
 def _remedy(code: Code) -> str:
     firewall = _("Hospital IT: allow outbound TCP from this injector to {server}.")
     vendor = _("Call connectivity support.")
-    clock = _("Set the date and time of this injector.")
+    clock = _(
+        "Hospital biomed: set the date and time in the injector's own settings, or put the time"
+        " server (NTP) right that it follows. It then connects by itself."
+    )
+    claim = _("Only the manufacturer can let it in again, with a new provisioning bundle.")
     return {
         Code.NAME_UNKNOWN: _("Hospital IT: let the name server of this network resolve the name."),
         Code.NAME_SERVER: _("Hospital IT: check the name server that this injector is given."),
@@ -154,24 +172,27 @@ def _remedy(code: Code) -> str:
         Code.TLS_SILENT: _("Hospital IT: exempt {server} from inspection and application filters."),
         Code.TLS_FAILED: _("Hospital IT: exempt {server} from TLS inspection.") + " " + vendor,
         Code.OWN_EXPIRED: _(
-            "Check the date of this injector. If it is right, a new certificate is due."
+            "The injector asks for a new one by itself. If it has none within ten minutes, check"
+            " its date."
         )
         + " "
         + vendor,
-        Code.OWN_REVOKED: vendor,
-        Code.OWN_REFUSED: vendor,
+        Code.OWN_REVOKED: f"{claim} {vendor}",
+        Code.OWN_SUPERSEDED: f"{claim} {vendor}",
+        Code.OWN_REFUSED: f"{claim} {vendor}",
         Code.WEBSOCKET_REFUSED: _("Hospital IT: let websockets to {server} through.")
         + " "
         + vendor,
-        Code.MQTT_CUT: _(
-            "Hospital IT: let MQTT through to {server}. If it is: the injector's certificate may be"
-            " revoked."
-        )
-        + " "
-        + vendor,
+        Code.MQTT_CUT: _("Hospital IT: let MQTT through to {server}.") + " " + vendor,
         Code.MQTT_SILENT: _("Hospital IT: let MQTT through to {server}.") + " " + vendor,
         Code.MQTT_BLOCKED: _("Nothing must be done. Letting MQTT through saves a little traffic."),
         Code.MQTT_REFUSED: vendor,
+        Code.CARRIERS_CUT: _(
+            "Hospital IT: exempt {server} from inspection and application filters. If it is exempt"
+            " already, the manufacturer's server may be at fault."
+        )
+        + " "
+        + vendor,
         Code.CUT_OFF: _("The injector connects again by itself."),
         Code.IDLE_CUT: _(
             "The injector sends signs of life more often. Hospital IT: let connections to {server}"

@@ -60,6 +60,8 @@ ACTIONS: dict[str, Text] = {
     "message:refused": _("Message refused"),
     "outbox:gap": _("Messages of the injector are missing"),
     "network:change": _("Network settings changed at the injector"),
+    "network:lost": _("Network settings lost at the injector"),
+    "servers:lost": _("List of access servers lost at the injector"),
     "outbox:rename": _("Outbox begun anew"),
     "outbox:room": _("Room for all messages again"),
     "outbox:shed": _("Messages given up for lack of room"),

@@ -17,6 +17,18 @@ class ClaimRefused(NotAllowed):
         )
 
 
+class CredentialRevoked(ClaimRefused):
+    """Told to nobody but the holder of the revoked key: this network is not what keeps it out."""
+
+    code = "credential_revoked"
+
+
+class CredentialLapsed(ClaimRefused):
+    """Told to nobody but the holder of the key: its certificate ended too long ago."""
+
+    code = "credential_lapsed"
+
+
 class ClaimTaken(Conflict):
     """The claim belongs to another key."""
 
@@ -27,6 +39,12 @@ class ClaimTaken(Conflict):
             _("This claim has been used with another key. Ask the vendor to look into it.")
         )
         self.claim = claim
+
+
+class CredentialSuperseded(ClaimTaken):
+    """The key is the one that the device had before: a copy of an old disk shows it."""
+
+    code = "credential_superseded"
 
 
 class BoardChanged(Conflict):

@@ -11,6 +11,10 @@ The same call is the way back (R-CON-8). A device whose certificate ended while 
 claim with the key of its newest certificate, and gets another for it, within a year of the end. One
 that was revoked, moved or lost its key needs a new claim from an administrator, made for that very
 device: it keeps its id, its history and its audit key, and everything issued before is revoked.
+
+The gate closes on a revoked certificate without a word, as a firewall would. So this call says what
+became of a credential, to whoever shows the device's claim and proves that it holds the key: an
+injector can then tell its hospital whose doing it is (R-CON-7). Nobody else learns it.
 """
 
 import hashlib
@@ -30,7 +34,14 @@ from fleet.audit import services as audit
 from fleet.core.errors import Conflict, Invalid
 from fleet.core.ids import new_device_id
 from fleet.enrolment import alarms, ca, credentials, requests
-from fleet.enrolment.errors import BoardChanged, ClaimRefused, ClaimTaken
+from fleet.enrolment.errors import (
+    BoardChanged,
+    ClaimRefused,
+    ClaimTaken,
+    CredentialLapsed,
+    CredentialRevoked,
+    CredentialSuperseded,
+)
 from fleet.enrolment.models import AlarmKind, Claim, Credential, Issued, Revoked
 from fleet.inventory.models import Device, Ownership, ProductLine, Site
 
@@ -170,6 +181,8 @@ def enrol(
     try:
         with transaction.atomic():
             row = _claim(claim, serial, product_line)
+            if row.revoked_at is not None:
+                raise _refusal(row, fingerprint, audit_key)
             if row.used_at is not None:
                 device = _second_use(row, fingerprint, audit_key, now)
             elif row.device is not None:
@@ -190,13 +203,23 @@ def enrol(
 def _claim(claim: str, serial: str, product_line: str) -> Claim:
     row = (
         Claim.objects.select_related("organisation", "site", "device__organisation")
-        .filter(digest=claim_digest(claim), revoked_at=None)
+        .filter(digest=claim_digest(claim))
         .first()
     )
     # One answer for all of these: whoever guesses learns nothing of what exists.
     if row is None or row.serial != serial or row.product_line_id != product_line:
         raise ClaimRefused
     return row
+
+
+def _refusal(row: Claim, fingerprint: str, audit_key: bytes) -> ClaimRefused:
+    """Why not, as far as the asker may know it: who holds the key of a revoked credential of this
+    claim's device learns that, anybody else only that the claim is not good."""
+    held = _held(row.device, fingerprint) if row.device is not None else None
+    ours = row.device is not None and hmac.compare_digest(bytes(row.device.audit_key), audit_key)
+    if held is not None and ours and held.revoked_at is not None:
+        return CredentialRevoked()
+    return ClaimRefused()
 
 
 def _first_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) -> Device:
@@ -249,7 +272,7 @@ def _come_again(
     if not hmac.compare_digest(bytes(device.audit_key), audit_key):
         raise BoardChanged
     if Credential.objects.filter(public_key=fingerprint).exists():
-        raise ClaimRefused  # the point is a new key
+        raise _refusal(row, fingerprint, audit_key)  # the point is a new key
     credentials.revoke_all(device, actor="agent", because=Revoked.REPLACED, now=now, spare=row)
     _take(row, device, fingerprint, now, action=CAME_AGAIN)
     return device
@@ -262,12 +285,13 @@ def _second_use(row: Claim, fingerprint: str, audit_key: bytes, now: datetime) -
     if (
         device is None
         or held is None
-        or held.superseded_at is not None  # a copy of the key that the device had before
         or not hmac.compare_digest(bytes(device.audit_key), audit_key)
     ):
         raise ClaimTaken(row)
+    if held.superseded_at is not None:
+        raise CredentialSuperseded(row)  # a copy of the key that the device had before
     if held.revoked_at is not None or now - held.not_after_at > RETURN_WITHIN:
-        raise ClaimRefused
+        raise CredentialRevoked if held.revoked_at is not None else CredentialLapsed
     return device
 
 

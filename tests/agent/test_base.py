@@ -71,6 +71,21 @@ def test_a_text_without_translation_stays_and_the_empty_text_is_empty() -> None:
     i18n.use("en")
 
 
+def test_what_is_wanted_then_the_injectors_then_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    assert i18n.chosen(tmp_path) == "en"
+    monkeypatch.setenv("LANG", "fr_CA.UTF-8")
+    assert i18n.chosen(tmp_path) == "fr_CA"
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert i18n.chosen(tmp_path) == "en"
+    (tmp_path / "driver.json").write_text('{"language": "fr-CA"}')
+    assert i18n.chosen(tmp_path) == "fr_CA"
+    assert i18n.chosen(tmp_path, "en") == "en"
+
+
 @pytest.mark.parametrize("text", ['{"language": "fr-CA"}', "{", "[]", '{"language": 3}', None])
 def test_the_language_of_a_state_directory(tmp_path: Path, text: str | None) -> None:
     if text is not None:

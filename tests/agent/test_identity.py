@@ -134,13 +134,47 @@ def test_an_enrolled_injector_loads(tmp_path: Path) -> None:
 def test_another_key_or_another_authority_is_noticed(tmp_path: Path) -> None:
     enrolled(tmp_path, AUTHORITY, 1001)
     own = (tmp_path / "device.key").read_bytes()
-    (tmp_path / "device.key").unlink()
+    (tmp_path / "device.key").write_bytes(AUTHORITY.device("device-0002").key_pem)
     with pytest.raises(StateError, match="another key"):
         identity.load(tmp_path)
-    (tmp_path / "device.key").write_bytes(own)  # over the one that was made meanwhile
+    (tmp_path / "device.key").write_bytes(own)
     provision(tmp_path, STRANGER)
     with pytest.raises(StateError, match="authority"):
         identity.load(tmp_path)
+
+
+def test_a_key_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    """A new one would be another machine's to the portal; the remedy is complete."""
+    enrolled(tmp_path, AUTHORITY, 1001)
+    (tmp_path / "device.key").unlink()
+    provided = identity.load_provision(tmp_path)
+    for attempt in (lambda: identity.load(tmp_path), lambda: identity.claim(tmp_path, provided)):
+        with pytest.raises(StateError, match="new provisioning bundle") as caught:
+            attempt()
+        assert f"mv {tmp_path}/device.* {tmp_path}/aside/" in str(caught.value)
+    assert not (tmp_path / "device.key").exists()
+
+
+def test_a_damaged_certificate_is_said_in_our_words(tmp_path: Path) -> None:
+    enrolled(tmp_path, AUTHORITY, 1001)
+    (tmp_path / "device.pem").write_text("junk")
+    with pytest.raises(StateError, match="Put it aside") as caught:
+        identity.load(tmp_path)
+    assert "cryptography" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "junk", "[]", '[{"host": "a"}]'])
+def test_without_its_list_it_goes_where_the_bundle_leads(tmp_path: Path, text: str | None) -> None:
+    """R-CON-8: a small file is no reason to stay away until a person comes."""
+    enrolled(tmp_path, AUTHORITY, 1001, enrol_port=4242)
+    if text is None:
+        (tmp_path / "servers.json").unlink()
+    else:
+        (tmp_path / "servers.json").write_text(text)
+    known = identity.load(tmp_path)
+    assert known is not None
+    assert known.servers_lost
+    assert [str(server) for server in known.servers] == ["localhost:4242"]
 
 
 # --- enrolment -----------------------------------------------------------------------------------

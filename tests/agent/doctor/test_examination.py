@@ -13,21 +13,28 @@ from typing import Any
 
 import pytest
 
-from agent import i18n
+from agent import enrolment, i18n, identity
 from agent.clock import BUILD_DATE_MS
-from agent.doctor import checks
+from agent.doctor import checks, report
 from agent.doctor.checks import Check, Examination, Said, Verdict, What
 from agent.doctor.examination import examine
 from agent.errors import StateError
 from agent.identity import Server
 from agent.network import settings
-from agent.network.findings import Code
+from agent.network.findings import Code, Finding
 from agent.network.journey import AS_ANYBODY
 from agent.servers import save
 from agent.wire.messages import Hello
 from broker.denied import DenyList
-from tests.agent.network.relays import Firewall, HttpProxy, answers, intercepting, serving
-from tests.agent.support import DEVICE, Portal, enrolled, portal, provision
+from tests.agent.network.relays import (
+    Firewall,
+    Guillotine,
+    HttpProxy,
+    answers,
+    intercepting,
+    serving,
+)
+from tests.agent.support import DEVICE, EnrolmentServer, Portal, enrolled, portal, provision
 from tests.agent.test_runtime import Running, until
 from tests.tls import Authority, Issued
 
@@ -37,13 +44,17 @@ DAY = 86400.0
 
 
 @asynccontextmanager
-async def front(date: float | None = None, shown: Issued | None = None) -> AsyncIterator[int]:
-    """The portal's own address: HTTPS that says what time it is."""
+async def front(
+    date: float | None = None, shown: Issued | None = None, refusal: str = ""
+) -> AsyncIterator[int]:
+    """The portal's own address: HTTPS that says what time it is, and `refusal` to a claim."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (shown or AUTHORITY.server).load(context)
     context.set_alpn_protocols(AS_ANYBODY)
     says = email.utils.formatdate(time.time() if date is None else date, usegmt=True)
-    head = f"HTTP/1.1 302 Found\r\nDate: {says}\r\nContent-Length: 0\r\n\r\n"
+    body = f'{{"error": "{refusal}"}}' if refusal else ""
+    status = "403 Forbidden" if refusal else "302 Found"
+    head = f"HTTP/1.1 {status}\r\nDate: {says}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     async with serving(answers(head.encode()), context) as port:
         yield port
 
@@ -64,6 +75,12 @@ async def look(state: Path, **options: Any) -> Examination:
 
 def bad(found: Examination) -> list[Any]:
     return [check.shown.code for check in found.checks if check.verdict is Verdict.BAD]
+
+
+def noted(found: Examination) -> list[Check]:
+    """What is wrong and keeps nothing from working."""
+    advice = [check for check in found.checks if check.verdict is Verdict.ADVICE]
+    return [check for check in advice if isinstance(check.shown, Finding)]
 
 
 def only(found: Examination, what: What) -> Check:
@@ -148,7 +165,12 @@ async def test_a_new_access_server_that_the_firewall_does_not_know_yet(
             [Server(host="localhost", port=free_port)],
         )
         found = await look(state)
-    assert bad(found) == [Code.PORT_REFUSED]
+    assert found.ok
+    (new,) = noted(found)
+    assert new.shown.code is Code.PORT_REFUSED
+    what, remedy = checks.tell(new)
+    assert remedy.startswith("Nothing must be done now")
+    assert "firewall" not in what
     assert f"localhost:{free_port}" in found.servers
     assert f"localhost:{served.gate.port}" in found.servers
 
@@ -217,6 +239,48 @@ async def test_the_proxys_refusal(tmp_path: Path) -> None:
         assert set(proxy.asked) >= {f"localhost:{served.gate.port}"}
 
 
+async def test_one_of_two_servers_dead_keeps_nothing_from_working(
+    tmp_path: Path, free_port: int
+) -> None:
+    """With the agent on line by the other, and without one; a dead server alone is a failure."""
+    async with hospital(tmp_path) as (state, served):
+        servers(state, free_port, served.gate.port)
+        assert (await look(state)).ok
+        async with Running(state) as running:
+            await until(lambda: running.agent.online)
+            found = await look(state)
+        assert found.ok
+        assert [check.shown.code for check in noted(found)] == [Code.PORT_REFUSED]
+        text = report.as_text(found)
+        assert "This injector can connect. See the notes below." in text
+        assert "Something keeps" not in text
+        servers(state, free_port)
+        assert not (await look(state)).ok
+
+
+@pytest.mark.parametrize("name", ["servers.json", "network.json"])
+async def test_a_small_file_that_is_damaged_is_told_and_the_rest_is_looked_at(
+    tmp_path: Path, name: str
+) -> None:
+    async with hospital(tmp_path) as (state, served):
+        (state / name).write_text("junk")
+        found = await look(state)
+    assert only(found, What.FILES).shown.code is Said.FILE_LOST
+    assert name in checks.tell(only(found, What.FILES))[0]
+    assert [check for check in found.checks if check.what is What.TLS]
+    assert found.ok is (name == "network.json")
+    assert served.connects == (name == "network.json")
+
+
+async def test_an_identity_that_cannot_be_used_is_diagnosed(tmp_path: Path) -> None:
+    async with hospital(tmp_path) as (state, _served):
+        (state / "device.key").unlink()
+        found = await look(state)
+    assert bad(found) == [Said.FILE_UNUSABLE]
+    assert "provisioning bundle" in checks.tell(only_bad(found))[0]
+    assert only(found, What.TLS).verdict is Verdict.GOOD
+
+
 # --- certificates and clocks ---------------------------------------------------------------------
 
 
@@ -227,15 +291,48 @@ async def test_an_own_certificate_that_is_over(tmp_path: Path) -> None:
         (state / "device.pem").write_bytes(issued.chain_pem)
         found = await look(state)
     assert only(found, What.CREDENTIAL).shown.code is Code.OWN_EXPIRED
-    assert bad(found) == [Code.OWN_EXPIRED, Code.OWN_REFUSED]
+    assert bad(found) == [Code.OWN_EXPIRED, Code.OWN_EXPIRED]
+    assert "by itself" in checks.tell(only(found, What.CREDENTIAL))[1]
 
 
-async def test_a_revoked_certificate(tmp_path: Path) -> None:
-    async with hospital(tmp_path) as (state, served):
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        ("credential_revoked", Code.OWN_REVOKED),
+        ("credential_superseded", Code.OWN_SUPERSEDED),
+        ("claim_refused", Code.OWN_REFUSED),
+        ("", Code.CARRIERS_CUT),  # the portal gives no answer: nothing is claimed
+    ],
+)
+async def test_a_certificate_that_the_gate_denies(tmp_path: Path, refusal: str, code: Code) -> None:
+    """The gate says nothing; the portal is asked, and the network is not blamed for it."""
+    async with hospital(tmp_path, refusal=refusal) as (state, served):
         served.gate.deny(DenyList(devices=frozenset({DEVICE})))
         found = await look(state)
         assert served.connects == 0
-    assert bad(found) == [Code.OWN_REFUSED]
+    assert bad(found) == [code]
+    blamed = "Hospital IT" in checks.tell(only_bad(found))[1]
+    assert blamed is (code is Code.CARRIERS_CUT)
+
+
+async def test_a_firewall_that_cuts_both_carriers_is_not_taken_for_a_refusal(
+    tmp_path: Path,
+) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        async with EnrolmentServer(AUTHORITY, access_port=1).serving() as server:
+            state = enrolled(tmp_path / "state", AUTHORITY, 1, enrol_port=server.port)
+            before = sorted((path.name, path.read_bytes()) for path in state.iterdir())
+            async with Guillotine(served.gate.port).serving() as port:
+                known = identity.load(state)
+                assert known is not None
+                assert await enrolment.judge(known) is None  # good, and it is given again
+                servers(state, port)
+                before = sorted((path.name, path.read_bytes()) for path in state.iterdir())
+                found = await look(state)
+        assert served.connects == 0
+    assert Code.CARRIERS_CUT in bad(found)
+    after = sorted((path.name, path.read_bytes()) for path in state.iterdir())
+    assert [each for each in after if each[0] != "agent.lock"] == before  # asking keeps nothing
 
 
 async def test_a_foreign_certificate_is_refused(tmp_path: Path) -> None:
@@ -245,7 +342,7 @@ async def test_a_foreign_certificate_is_refused(tmp_path: Path) -> None:
         ours = provision(state, STRANGER, port=port)
         ours["anchors"]["server_ca"] = bundle["anchors"]["server_ca"]
         provision(state, STRANGER, port=port, anchors=ours["anchors"])
-        assert bad(await look(state)) == [Code.OWN_REFUSED]
+        assert bad(await look(state)) == [Code.CARRIERS_CUT]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +352,9 @@ async def test_a_wrong_clock_is_told_by_the_servers(tmp_path: Path, off: float, 
     async with hospital(tmp_path) as (state, _served):
         found = await look(state, wall=lambda: time.time() + off)
     clock = only(found, What.CLOCK)
-    assert (clock.verdict, clock.shown.code) == (Verdict.BAD, code)
+    assert (clock.verdict, clock.shown.code) == (Verdict.ADVICE, code)
+    assert found.ok  # it connects all the same
+    assert noted(found) == [clock]
 
 
 async def test_a_clock_before_what_was_signed_is_wrong_without_any_server(tmp_path: Path) -> None:

@@ -174,6 +174,75 @@ class Forgetful:
 
 
 @dataclass
+class Impatient:
+    """A firewall that resets a connection on both sides once nothing moved for `after` seconds."""
+
+    port: int
+    after: float
+    cut: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", self.port)
+        loop = asyncio.get_running_loop()
+        moved = loop.time()
+
+        async def way(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            nonlocal moved
+            while chunk := await source.read(65536):
+                moved = loop.time()
+                sink.write(chunk)
+
+        async def clock() -> None:
+            left = self.after
+            while left > 0:
+                await asyncio.sleep(left)
+                left = moved + self.after - loop.time()
+            self.cut += 1
+
+        works = [way(reader, there[1]), way(there[0], writer), clock()]
+        tasks = [asyncio.create_task(each) for each in works]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for end in (writer, there[1]):
+                end.transport.abort()
+            await closed(there[1])
+
+    def serving(self) -> contextlib.AbstractAsyncContextManager[int]:
+        return serving(self.serve)
+
+
+@dataclass
+class Guillotine:
+    """Lets a TLS handshake with `port` through, and resets both sides when more is said."""
+
+    port: int
+    cut: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(65536)
+        there = await asyncio.open_connection("127.0.0.1", self.port)
+        there[1].write(first)
+        back = asyncio.create_task(pump(there[0], writer))
+        try:
+            there[1].write(await reader.read(65536))  # certificate, its proof, Finished
+            await asyncio.sleep(0.05)
+            self.cut += 1
+        finally:
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+            for end in (writer, there[1]):
+                end.transport.abort()
+            await closed(there[1])
+
+    def serving(self) -> contextlib.AbstractAsyncContextManager[int]:
+        return serving(self.serve)
+
+
+@dataclass
 class Firewall:
     """Passes TLS on to `port`, and cuts what shows `mqtt` in its ClientHello."""
 

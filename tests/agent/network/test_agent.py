@@ -1,22 +1,38 @@
 """A whole agent behind the firewalls and proxies of a hospital (R-CON-2, R-CON-7, R-PRV-2)."""
 
 import asyncio
+import datetime as dt
+import email.utils
 import json
 import logging
 import socket
+import ssl
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from agent import control, core, enrolment
+from agent import control, core, enrolment, renewal
 from agent.errors import ControlError, NetworkError
 from agent.network import journey, settings
 from agent.network.pace import BURST_S, OVERHEAD
+from agent.renewal import Renewal
+from agent.runtime import Agent
 from agent.wire import messages, topics
 from agent.wire.messages import Audit, Event, Heartbeat, Hello
 from agent.wire.pacer import Turn
-from tests.agent.network.relays import Firewall, Forgetful, HttpProxy, intercepting
+from broker.denied import DenyList
+from tests.agent.network.relays import (
+    Firewall,
+    Forgetful,
+    Guillotine,
+    HttpProxy,
+    Impatient,
+    answers,
+    intercepting,
+    serving,
+)
 from tests.agent.support import DEVICE, EnrolmentServer, Portal, enrolled, portal, provision
 from tests.agent.test_runtime import Running, until
 from tests.tls import Authority
@@ -254,6 +270,136 @@ async def test_a_firewall_that_forgets_silent_connections_makes_the_pings_closer
                         await asyncio.sleep(2.0)
                         if firewall.forgot == forgot and running.agent.online:
                             break
+
+
+async def test_an_idle_time_out_that_resets_makes_the_pings_closer(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        firewall = Impatient(served.gate.port, after=0.8)
+        async with firewall.serving() as port:
+            state = enrolled(tmp_path / "state", AUTHORITY, port)
+            async with Running(state, timing=QUIET) as running:
+                await until(lambda: running.agent.status().get("keepalive_s") == 0.5, 15)
+                assert running.agent.status()["cut_after_s"] == pytest.approx(0.8, abs=0.2)
+                assert "Unspecified" not in running.agent.status()["trouble"]
+                await until(lambda: running.agent.online)
+
+
+# --- who hangs up --------------------------------------------------------------------------------
+
+SOON = renewal.Timing(doubted_s=(0.1, 0.2), again_s=(0.3, 0.5))
+
+
+def renewing(agent: Agent) -> None:
+    renewal.plug(agent, Renewal(agent, timing=SOON))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "told"),
+    [
+        ("credential_revoked", "own_revoked", "a révoqué"),
+        ("credential_superseded", "own_superseded", "plus récent"),
+        ("claim_refused", "own_refused", "n’accepte plus"),
+    ],
+)
+async def test_a_certificate_that_is_good_no_more_is_not_blamed_on_the_network(
+    tmp_path: Path, refusal: str, code: str, told: str
+) -> None:
+    """The gate hangs up without a word on both carriers; the portal is asked, and what it says
+    stays the finding whatever is tried next."""
+    body = json.dumps({"error": refusal}).encode()
+    server = EnrolmentServer(AUTHORITY, answer=lambda claim: (403, body))
+    async with portal(tmp_path / "gate", AUTHORITY) as served, server.serving():
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port, enrol_port=server.port)
+        async with Running(state, parts=[renewing]) as running:
+            await served.until(lambda: served.of(Hello))
+            served.gate.deny(DenyList(devices=frozenset({DEVICE})))
+            await until(lambda: running.agent.status()["finding"] == code)
+            asked, seen = len(server.requests), set()
+            while len(server.requests) < asked + 3:
+                seen.add(running.agent.status()["finding"])
+                await asyncio.sleep(0.01)
+            assert seen == {code}
+            said = await asyncio.to_thread(control.call, state, "status", language="fr")
+            assert told in said["trouble"]
+            assert "Informatique" not in said["trouble"]
+            served.gate.deny(DenyList())
+            await served.until(lambda: len(served.of(Hello)) == 2)
+            assert running.agent.status()["trouble"] == ""
+
+
+async def test_a_firewall_that_cuts_both_carriers_is_named_and_the_certificate_cleared(
+    tmp_path: Path,
+) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        server = EnrolmentServer(AUTHORITY, access_port=1)
+        firewall = Guillotine(served.gate.port)
+        async with server.serving(), firewall.serving() as port:
+            server.access_port = port
+            state = enrolled(tmp_path / "state", AUTHORITY, port, enrol_port=server.port)
+            async with Running(state, parts=[renewing]) as running:
+                await until(lambda: len(server.requests) >= 2)
+                await until(lambda: running.agent.status()["finding"] == "carriers_cut")
+                assert "inspection" in running.agent.status()["trouble"]
+                assert "certificate_trouble" not in running.agent.status()
+        assert served.connects == 0
+
+
+async def test_a_clock_that_is_ahead_is_named_as_the_doctor_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate of the server looks expired; what time it is the portal says."""
+    ended = AUTHORITY.server_at(dt.timedelta(days=-60))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ended.load(context)
+    month = time.time() - 40 * 86400  # when that certificate was good
+    head = f"HTTP/1.1 302 Found\r\nDate: {email.utils.formatdate(month, usegmt=True)}\r\n\r\n"
+    async with (
+        serving(answers(b""), context) as gate,
+        serving(answers(head.encode()), context) as front,
+    ):
+        state = enrolled(tmp_path / "state", AUTHORITY, gate, enrol_port=front)
+        async with Running(state) as running:
+            await until(lambda: running.agent.status().get("finding") == "clock_ahead")
+            assert "NTP" in running.agent.status()["trouble"]
+
+
+# --- small files that are lost -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, "junk"])
+async def test_without_its_list_of_servers_it_finds_the_way_and_says_so(
+    tmp_path: Path, text: str | None
+) -> None:
+    async with (
+        portal(tmp_path / "gate", AUTHORITY) as served,
+        EnrolmentServer(AUTHORITY, access_port=served.gate.port).serving() as server,
+    ):
+        state = enrolled(tmp_path / "state", AUTHORITY, 1, enrol_port=server.port)
+        if text is None:
+            (state / "servers.json").unlink()
+        else:
+            (state / "servers.json").write_text(text)
+        async with Running(state, parts=[renewing]) as running:
+            await until(lambda: "servers.json" in running.agent.status().get("files_trouble", ""))
+            await served.until(lambda: served.of(Hello))
+            await served.until(lambda: "servers:lost" in actions(served))
+            assert "files_trouble" not in running.agent.status()
+        assert str(served.gate.port) in (state / "servers.json").read_text()
+
+
+def actions(served: Portal) -> list[str]:
+    return [entry.action for audit in served.of(Audit) for entry in audit.entries]
+
+
+async def test_damaged_network_settings_keep_nobody_off_line(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        (state / "network.json").write_text("junk")
+        async with Running(state) as running:
+            await served.until(lambda: "network:lost" in actions(served))
+            assert "panel" in running.agent.status()["files_trouble"]
+            await asyncio.to_thread(control.call, state, "network-set", up_bytes_s=9000)
+            assert "files_trouble" not in running.agent.status()
 
 
 # --- the site's cap ------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_one_finding_fits(observation: Observation, code: Code) -> None:
 
 def test_every_code_is_reached() -> None:
     dated = {Code.CLOCK_BEHIND, Code.CLOCK_AHEAD, Code.SERVER_EXPIRED, Code.EXPIRED_OR_CLOCK}
-    joined = {Code.MQTT_BLOCKED, Code.IDLE_CUT}
+    joined = {Code.MQTT_BLOCKED, Code.CARRIERS_CUT, Code.OWN_SUPERSEDED, Code.IDLE_CUT}
     assert {case[1] for case in CASES} | dated | joined == set(Code)
 
 
@@ -156,10 +156,10 @@ def test_a_cut_means_more_once_the_websocket_was_tried() -> None:
     assert together(inspected, None) == inspected
 
 
-def test_a_server_that_hangs_up_on_both_carriers_does_not_want_our_certificate() -> None:
+def test_a_server_that_hangs_up_on_both_carriers_looks_like_a_firewall() -> None:
     cut = Finding(Code.MQTT_CUT, {"server": "a:1", "error": "cut"})
     for other in (cut, Finding(Code.WEBSOCKET_REFUSED, {"status": "-"})):
-        assert together(cut, other).code is Code.OWN_REFUSED
+        assert together(cut, other).code is Code.CARRIERS_CUT
     answered = Finding(Code.WEBSOCKET_REFUSED, {"status": "403"})
     assert together(cut, answered).code is Code.MQTT_CUT
 

@@ -26,6 +26,33 @@ def test_other_ends_say_nothing_about_silence() -> None:
         assert keepalive.every == 10.0
 
 
+def test_a_time_out_that_resets_between_two_pings_brings_them_closer() -> None:
+    """It ends the connection itself, so that no ping is under way; the silence is the same."""
+    keepalive = Keepalive(10.0)
+    keepalive.ended(6.4, None, 6.0)
+    assert (keepalive.every, keepalive.cut_after) == (10.0, None)
+    keepalive.ended(16.2, None, 6.1)
+    assert (keepalive.every, keepalive.cut_after) == (5.0, 6.1)
+
+
+def test_a_short_time_out_that_resets_is_met_step_by_step() -> None:
+    keepalive = Keepalive(10.0)
+    for _each in range(8):
+        keepalive.ended(3.2, None, 3.0)
+        if keepalive.every < 3.0:
+            break
+    assert keepalive.every == 2.5
+
+
+def test_resets_after_other_silences_come_from_no_clock() -> None:
+    keepalive = Keepalive(10.0)
+    for silence in (6.0, 2.5, 9.0, 4.0, 0.5, 0.5, 0.5):
+        keepalive.ended(12.0, None, silence)
+    for _each in range(5):
+        keepalive.ended(12.0, None, None)  # our own wish
+    assert keepalive.every == 10.0
+
+
 def test_a_connection_that_lasts_clears_the_suspicion() -> None:
     keepalive = Keepalive(10.0)
     for _each in range(5):

@@ -1,11 +1,11 @@
 """What a site sets about its network stays in one private file (R-CON-2, R-PRV-2)."""
 
-import json
 import stat
 from pathlib import Path
 
 import pytest
 
+from agent import i18n
 from agent.errors import StateError
 from agent.network import settings
 from agent.network.settings import Proxy, Settings
@@ -77,15 +77,28 @@ def test_what_cannot_be_used_is_not_set(change: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"v": 2}', '{"proxy": {"host": "a"}}', '{"x": 1}'])
-def test_a_file_that_cannot_be_used_says_so_and_what_to_do(tmp_path: Path, text: str) -> None:
+def test_a_file_that_cannot_be_used_is_done_without_and_told(tmp_path: Path, text: str) -> None:
+    """R-CON-8: no reason to stay away until a person comes."""
     (tmp_path / "network.json").write_text(text)
-    with pytest.raises(StateError, match="Remove it"):
-        settings.load(tmp_path)
+    assert settings.read(tmp_path) == (Settings(), True)
+    assert (tmp_path / "network.json").read_text() == text
+    assert "panel" in settings.lost()
+    settings.save(tmp_path, settings.changed(Settings(), {"up_bytes_s": 9000}))
+    assert settings.read(tmp_path) == (Settings(up_bytes_s=9000), False)
 
 
-def test_an_error_in_the_file_does_not_quote_the_password(tmp_path: Path) -> None:
-    proxy = {"host": "a", "port": 1, "user": "u", "password": "s3cret\n"}
-    (tmp_path / "network.json").write_text(json.dumps({"proxy": proxy}))
-    with pytest.raises(StateError) as caught:
-        settings.load(tmp_path)
-    assert "s3cret" not in str(caught.value)
+def test_what_must_not_be_set_is_said_in_our_words_in_both_languages() -> None:
+    """No rule of a library is shown to the hospital's staff."""
+    changes: list[tuple[dict[str, object], str, str]] = [
+        ({"proxy": "p.example:1", "user": "a:b"}, "no colon", "sans deux-points"),
+        ({"proxy": "p.example:0"}, "from 1 to 65535", "de 1 à 65535"),
+        ({"proxy": "p example:1"}, "without spaces", "sans espaces"),
+        ({"up_bytes_s": 100}, "from 4096", "de 4096"),
+    ]
+    for language, which in (("en", 1), ("fr", 2)):
+        i18n.use(language)
+        for case in changes:
+            with pytest.raises(StateError, match=str(case[which])) as caught:
+                settings.changed(Settings(), case[0])
+            assert "$" not in str(caught.value)
+    i18n.use("en")

@@ -119,7 +119,7 @@ async def until_settings(screen: Screen, state: Path) -> None:
     [
         (("proxy", "f2"), "HOST:PORT"),
         (("tab", "u", "f2"), "host and port first"),
-        (("tab", "tab", "tab", "1", "f2"), "cannot be set"),
+        (("tab", "tab", "tab", "1", "f2"), "A cap is"),
     ],
 )
 async def test_what_cannot_be_set_is_said_and_not_kept(

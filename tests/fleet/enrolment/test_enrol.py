@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from django.db import connection
 from django.test import Client
 
+from fleet.accounts.models import User
 from fleet.audit.models import Entry
 from fleet.core import clock
 from fleet.core.errors import Conflict
-from fleet.enrolment import ca, limits, services
+from fleet.enrolment import ca, credentials, limits, services
 from fleet.enrolment.models import Claim, Credential
 from fleet.inventory.models import Device, Ownership, ProductLine, Site
 from tests.fleet.enrolment.asking import Applicant, pem
@@ -181,6 +182,31 @@ def test_a_revoked_credential_is_not_given_again(applicant: Applicant) -> None:
     ask(applicant.body())
     Credential.objects.update(revoked_at=clock.now())
     assert ask(applicant.body()).status_code == 403
+
+
+def _told(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]
+
+
+def test_who_holds_the_key_learns_what_became_of_its_credential(
+    applicant: Applicant, administrator: User
+) -> None:
+    """R-CON-7: so that an injector does not blame the hospital's network for it; claim and audit
+    key alone, which may have been copied, are told nothing."""
+    ask(applicant.body())
+    Credential.objects.update(superseded_at=clock.now())
+    assert _told(ask(applicant.body())) == (409, "credential_superseded")
+    Credential.objects.update(superseded_at=None, not_after_at=clock.now() - timedelta(days=366))
+    assert _told(ask(applicant.body())) == (403, "credential_lapsed")
+    Credential.objects.update(not_after_at=clock.now() + timedelta(days=20))
+    credentials.revoke(actor=administrator, device=Device.objects.get(), now=clock.now())
+    assert _told(ask(applicant.body())) == (403, "credential_revoked")
+    copy = Applicant(applicant.claim)
+    audit_key = applicant.body()["audit_key"]
+    assert _told(ask(copy.body())) == (403, "claim_refused")
+    assert _told(ask(copy.body(audit_key=audit_key))) == (403, "claim_refused")
+    assert _told(ask(applicant.body(audit_key=copy.body()["audit_key"]))) == (403, "claim_refused")
+    assert _told(ask(applicant.body(serial="SN-OTHER"))) == (403, "claim_refused")
 
 
 def test_a_csr_chooses_neither_its_name_nor_its_powers(applicant: Applicant) -> None:
