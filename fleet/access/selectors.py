@@ -14,7 +14,8 @@ from fleet.access import outbound
 from fleet.access.models import OPEN_STATES, Roster, Session
 from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import Action, restrict
-from fleet.audit.models import DeviceEntry, Entry
+from fleet.audit import services as audit
+from fleet.audit.models import DeviceEntry, DeviceHead, Entry
 from fleet.core import clock
 
 MAX_VERIFIED = (
@@ -26,8 +27,9 @@ _OVER_ACTIONS = frozenset({"session:refuse", "session:expire", "session:end"})
 def sessions_for(user: User | AnonymousUser) -> QuerySet[Session]:
     """The sessions that the user may see, newest first, with what a list shows of them."""
     rows = Session.objects.select_related(
-        "device", "device__product_line", "device__site", "specialist", "organisation", "ended_by"
-    )
+        "device", "device__product_line", "device__site", "specialist", "organisation", "ended_by",
+        "specialist__organisation",
+    )  # fmt: skip
     return restrict(rows, user, Action.ACCESS_VIEW)
 
 
@@ -166,6 +168,27 @@ def _differences(session: Session, server: list[Entry], device: list[DeviceEntry
 
 def _started(rows: Iterable[Entry | DeviceEntry]) -> bool:
     return any(row.action == "session:start" for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest entry of a chain that is known here: who holds a copy of it can prove the rest."""
+
+    index: int
+    hash: str
+    signed: bool
+
+
+def heads(session: Session) -> tuple[Head | None, Head | None]:
+    """Of the hospital's chain here, and of the injector's own as the injector signed it."""
+    here = audit.server_head(session.organisation_id)
+    there = DeviceHead.objects.filter(device=session.device_id).order_by("-index").first()
+    if here is None:  # there is no key to sign it with
+        last = Entry.objects.filter(organisation=session.organisation_id).order_by("-index").first()
+        server = Head(last.index, last.hash, signed=False) if last else None
+    else:
+        server = Head(here.index, here.hash, signed=True)
+    return server, Head(there.index, there.hash, signed=True) if there else None
 
 
 # --- the service report -------------------------------------------------------------------------

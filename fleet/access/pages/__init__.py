@@ -214,12 +214,3 @@ def session_browser(request: HttpRequest, session: str) -> HttpResponse:
     response["Cache-Control"] = "no-store"
     response["Referrer-Policy"] = "no-referrer"
     return response
-
-
-@page
-@require_safe
-def session_report(request: HttpRequest, session: str) -> HttpResponse:
-    row = get_object_or_404(selectors.sessions_for(person(request)), pk=session)
-    now = clock.now()
-    context = {"report": selectors.report(row, now=now), "session": row, "printed_at": now}
-    return show(request, "access/report.html", context)
