@@ -25,7 +25,7 @@ from tests.fleet.servers.making import add
 # Not pages: for programs, or answering to POST alone.
 _SKIPPED = re.compile(
     r"^(-/|metrics|enrol|api/|sign-out|language)|\.(json|txt|pdf)$"
-    r"|/(end|again|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
+    r"|/(end|again|browser|cancel|bundle|verify|revoke|acknowledge|move|retire|samples|tokens|use)/$"
     # Of people without a second factor, or in the middle of signing in: accounts/test_pages.
     r"|^account/security/(needed|app|codes|passkeys/<int:pk>/remove)/$|^sign-in/(code|passkey|with/<str:provider_id>/back)/$"
 )
