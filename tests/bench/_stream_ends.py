@@ -43,11 +43,9 @@ def _session(token_owner: str, device_id: str) -> str:
     from fleet.accounts.models import User
     from fleet.core import clock
     from fleet.inventory.models import Device
-    from tests.entitled import entitle
 
     now = clock.now()
     device = Device.objects.get(pk=device_id)
-    entitle(device.product_line_id, device.serial)
     session = services.request(
         actor=User.objects.get(username=token_owner), device=device,
         level="os", services=[SERVICE], reason="repair", ticket="T-1",
