@@ -19,7 +19,7 @@ from tests.demo import STOP_S, Demo, free_port, until
 
 def test_demo_json_keeps_its_contract(demo: Demo) -> None:
     info = demo.info
-    assert set(info) == {"url", "users", "devices", "cli", "profile"}
+    assert set(info) == {"url", "users", "devices", "cli", "profile", "access_origin"}
     assert info["url"] == f"http://localhost:{demo.http}"
     for user in info["users"]:
         assert set(user) == {"username", "password", "role", "organisation", "token", "totp"}
@@ -38,6 +38,10 @@ def test_demo_json_keeps_its_contract(demo: Demo) -> None:
     assert {d["organisation"] for d in info["devices"]} == hospitals
     assert Path(info["cli"]).name == "patency"
     assert (Path(info["profile"]) / "profile.json").exists()
+    client = httpx.get(info["access_origin"])
+    assert client.status_code == 200
+    assert "Patency" in client.text
+    assert httpx.get(f"{info['access_origin']}/config.json").json()["portal"] == info["url"]
     ports = [port for device in info["devices"] for port in device["services"].values()]
     assert len(set(ports)) == 36
     assert (demo.data / "demo.json").stat().st_mode & 0o077 == 0
@@ -165,7 +169,7 @@ def test_it_stops_without_a_trace_and_goes_on_where_it_stopped(own: Demo) -> Non
         assert len(api.get("devices/", params={"online": "true"}).json()["results"]) == 12
     # Killed, it has no time to end its children: they end by themselves.
     children = own.children()
-    assert len(children) == 5
+    assert len(children) == 6  # and the access origin
     assert own.process is not None
     own.process.kill()
     _gone, alive = psutil.wait_procs(children, timeout=STOP_S)

@@ -11,6 +11,7 @@ let modules;
 async function load(base) {
   const names = [
     "bytes", "frames", "seal", "challenge", "mux", "mux_events", "certificates", "request",
+    "pieces",
   ];
   const found = await Promise.all(names.map((name) => import(`${base}${name}.js`)));
   modules = Object.fromEntries(names.map((name, at) => [name, found[at]]));
@@ -84,6 +85,17 @@ const operations = {
     });
     if (challenge !== undefined) await found.check(raw(challenge), raw(signature));
     return found.device;
+  },
+
+  async pieces({ typed, size, received }) {
+    const reader = new modules.pieces.Reader();
+    return {
+      typed: hex(modules.pieces.data(raw(typed))),
+      size: hex(modules.pieces.size(...size)),
+      received: received
+        .flatMap((each) => reader.feed(raw(each)))
+        .map((each) => (each.data ? hex(each.data) : each.status)),
+    };
   },
 
   async request({ payload }) {

@@ -4,8 +4,8 @@ work (R-ACC-4, R-ACC-5, R-ACC-6), and what a portal in an attacker's hands can d
 import base64
 import contextlib
 import json
-import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,12 +109,12 @@ class Service:
 
 
 @pytest.fixture
-def service(portal: BrowserPortal) -> Iterator[Callable[[bytes], Service]]:
+def service(portal: BrowserPortal) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
-    def start(banner: bytes) -> Service:
+    def start(banner: bytes, name: str = "console") -> Service:
         made.append(Service(banner))
-        portal.services["console"] = made[-1].listener.getsockname()[1]
+        portal.services[name] = made[-1].listener.getsockname()[1]
         return made[-1]
 
     yield start
@@ -214,21 +214,39 @@ def test_sign_wait_type_and_end(
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def piece(kind: int, payload: bytes) -> bytes:
+    return struct.pack(">BH", kind, len(payload)) + payload
+
+
+def typed(heard: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """What was typed into a terminal, and the sizes that its window had."""
+    text, sizes, at = b"", [], 0
+    while len(heard) - at >= 3:
+        kind, length = struct.unpack_from(">BH", heard, at)
+        payload = heard[at + 3 : at + 3 + length]
+        if kind == 2:
+            sizes.append(struct.unpack(">HH", payload))
+        else:
+            text += payload
+        at += 3 + length
+    return text, sizes
+
+
 def test_a_terminal_gets_keys_its_size_and_bracketed_paste(
-    page: "Page", honest: BrowserPortal, service: Callable[[bytes], Service]
+    page: "Page", honest: BrowserPortal, service: Callable[..., Service]
 ) -> None:
-    """A service that asks for its size (DECSET 2048) is a terminal, and is treated as one."""
-    shell = service(b"\x1b[?2048h\x1b[?2004hinjector $ ")
-    open_session(page, honest)
-    until(lambda: re.search(rb"\x1b\[48;\d+;\d+;0;0t", shell.heard))
+    shell = service(piece(1, b"\x1b[?2004hinjector $ "), name="terminal")
+    open_session(page, honest, services=["terminal"])
+    until(lambda: "injector $" in shown(page))
     page.keyboard.type("ls\t")
     page.keyboard.press("Control+c")
-    until(lambda: b"ls\t\x03" in shell.heard)
+    until(lambda: typed(shell.heard)[0] == b"ls\t\x03")
 
     page.set_viewport_size({"width": 700, "height": 600})
-    until(lambda: len(re.findall(rb"\x1b\[48;", shell.heard)) >= 2)
-    sizes = re.findall(rb"\x1b\[48;(\d+);(\d+);0;0t", shell.heard)
-    assert int(sizes[-1][1]) < int(sizes[0][1])
+    until(lambda: len(typed(shell.heard)[1]) >= 2)
+    sizes = typed(shell.heard)[1]
+    assert sizes[-1][1] < sizes[0][1]
+    assert len(sizes) < 6  # the window does not follow its own rows
 
     page.evaluate(
         """() => {
@@ -239,11 +257,25 @@ def test_a_terminal_gets_keys_its_size_and_bracketed_paste(
         }"""
     )
     # What would end the brackets early is taken out, so that nothing pasted runs by itself.
-    until(lambda: b"\x1b[200~one\rtwo[201~rm -r /\r\x1b[201~" in shell.heard)
+    until(lambda: b"\x1b[200~one\rtwo[201~rm -r /\r\x1b[201~" in typed(shell.heard)[0])
 
     # By keyboard alone there is a way out of the terminal.
     page.keyboard.press("Control+F6")
     assert page.evaluate("document.activeElement.textContent") == "End session"
+
+    shell.say(piece(1, b"logout\r\n") + piece(3, b"\x82"))
+    assert shell.connection is not None
+    shell.connection.shutdown(socket.SHUT_WR)
+    page.get_by_text("The shell has ended, with status 130.").wait_for()
+    assert "logout" in shown(page)
+
+
+def test_a_terminal_that_sends_what_is_none_is_cut(
+    page: "Page", honest: BrowserPortal, service: Callable[..., Service]
+) -> None:
+    service(piece(2, b"\0\x18\0\x50"), name="terminal")
+    open_session(page, honest, services=["terminal"])
+    page.get_by_text("What the injector's terminal sent cannot be read.").wait_for()
 
 
 def test_a_link_that_breaks_loses_nothing(

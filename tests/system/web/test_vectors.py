@@ -14,7 +14,7 @@ from agent.wire.frames import MAX_DATA, FrameType, Header
 from agent.wire.seal import Role, SealError, derive
 from tests.agent.wire import make_vectors
 from tests.agent.wire.test_vectors import load
-from tests.system.web.engines import Engine
+from tests.system.web.engines import Engine, ThrownError
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -220,3 +220,22 @@ BENDS: list[Any] = [
     lambda data, pick: b"null",
     lambda data, pick: data.replace(b"noor", b"no\xffr"),
 ]  # fmt: skip
+
+
+def test_pieces_of_a_terminal(engine: Engine) -> None:
+    """As docs/protocol.md has them, cut anywhere on the way."""
+    typed = bytes(range(256)) * 70
+    parts = [typed[at : at + 16_384] for at in range(0, len(typed), 16_384)]
+    sent = b"\x01\x00\x03abc" + b"\x01\x40\x00" + bytes(16_384) + b"\x03\x00\x01\x82"
+    for step in (100, 777, 5000, len(sent)):
+        found = engine.call(
+            "pieces", typed=typed.hex(), size=[24, 5000],
+            received=[sent[at : at + step].hex() for at in range(0, len(sent), step)],
+        )  # fmt: skip
+        made = b"".join(b"\x01" + len(part).to_bytes(2, "big") + part for part in parts)
+        assert found["typed"] == made.hex()
+        assert found["size"] == "020004001803e8"
+        assert found["received"] == [b"abc".hex(), bytes(16_384).hex(), 130]
+    for bad in ("02000400180050", "010000", "014001", "030002", "040001", "0300018203", "000001"):
+        with pytest.raises(ThrownError, match="PieceError"):
+            engine.call("pieces", typed="", size=[1, 1], received=[bad])

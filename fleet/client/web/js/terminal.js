@@ -1,39 +1,42 @@
 // The terminal: xterm.js on one stream of the session.
 //
-// Two kinds of service are spoken to. One that is a terminal itself says so by asking for reports of
-// the size (DECSET 2048, "in-band resize"): it gets keys as they are typed, and the size when it
-// changes. Any other reads lines, and gets lines.
+// Two kinds of service are spoken to. `terminal` is a terminal itself: it gets keys as they are typed
+// and the window's size, in pieces (pieces.js). Any other reads lines, and gets lines.
 
 import { FitAddon } from "../vendor/xterm-addon-fit/addon-fit.js";
 import { Terminal } from "../vendor/xterm/xterm.js";
 import { concat, utf8 } from "./bytes.js";
 import { Lines } from "./lines.js";
+import * as pieces from "./pieces.js";
 import { allowStylesFromCode } from "./strict_styles.js";
 
-const IN_BAND_SIZE = 2048;
 const MOST_TYPED = 1024 * 1024; // bytes typed or pasted that wait for credit
 const READER = "patency.screen_reader";
 const FONT = 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace';
 
 allowStylesFromCode();
 
-/** `write` gets bytes to send and says how many it took; `onEnd` hears of the end of the input. */
+/**
+ * `write` gets bytes to send and says how many it took. `on` hears of what the stream's owner must
+ * know: the end of the input, an exit status, and keys that are for the page.
+ */
 export class Screen {
   #term;
   #fit = new FitAddon();
   #lines = new Lines();
-  #isTerminal = false;
+  #reader = null; // of a terminal
   #typed = [];
   #write;
   #on;
   #observer;
 
-  constructor({ place, write, on }) {
+  constructor({ service, place, write, on }) {
     this.#write = write;
+    if (service === pieces.SERVICE) this.#reader = new pieces.Reader();
     this.#on = on;
     this.#term = new Terminal({
       allowProposedApi: false,
-      convertEol: true,
+      convertEol: !this.#reader,
       fontFamily: FONT,
       fontSize: 14,
       linkHandler: { activate: () => {} }, // what an injector prints opens nothing here
@@ -46,17 +49,14 @@ export class Screen {
     this.#term.open(place);
     place.addEventListener("paste", (event) => this.#pasted(event), { capture: true });
     this.#term.textarea?.setAttribute("aria-label", on.label);
-    this.#term.parser.registerCsiHandler({ prefix: "?", final: "h" }, (params) => {
-      if (params.includes(IN_BAND_SIZE)) this.#asTerminal();
-      return false;
-    });
     this.#term.attachCustomKeyEventHandler((event) => this.#key(event));
     this.#term.onData((keys) => this.#data(keys));
-    this.#term.onBinary((keys) => this.#send(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
-    this.#term.onResize(() => this.#reportSize());
+    this.#term.onBinary((keys) => this.#keys(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
+    this.#fit.fit();
+    this.#tellSize();
+    this.#term.onResize(() => this.#tellSize());
     this.#observer = new ResizeObserver(() => this.#fit.fit());
     this.#observer.observe(place);
-    this.#fit.fit();
     const repaint = () => (this.#term.options.theme = colours(place));
     document.addEventListener("patency:theme", repaint);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
@@ -66,9 +66,17 @@ export class Screen {
     this.#term.focus();
   }
 
-  /** Show bytes of the service; `used` is called when they are on the screen. */
+  /** Show bytes of the service; `used` is called when they are on the screen. Throws PieceError. */
   output(data, used) {
-    this.#term.write(data, used);
+    if (!this.#reader) {
+      this.#term.write(data, used);
+      return;
+    }
+    for (const piece of this.#reader.feed(data)) {
+      if (piece.data) this.#term.write(piece.data);
+      else this.#on.exited(piece.status);
+    }
+    this.#term.write("", used);
   }
 
   /** Credit came: send what waits. */
@@ -136,14 +144,18 @@ export class Screen {
   }
 
   #data(keys) {
-    if (this.#isTerminal) {
-      this.#send(utf8(keys));
+    if (this.#reader) {
+      this.#keys(utf8(keys));
       return;
     }
     const { echo, send, end } = this.#lines.type(plain(keys));
     if (echo) this.#term.write(echo);
     if (send) this.#send(utf8(send));
     if (end) this.#on.end();
+  }
+
+  #keys(bytes) {
+    this.#send(this.#reader ? pieces.data(bytes) : bytes);
   }
 
   #send(bytes) {
@@ -156,18 +168,8 @@ export class Screen {
     this.flush();
   }
 
-  // --- size ---------------------------------------------------------------------------------------
-
-  #asTerminal() {
-    this.#isTerminal = true;
-    this.#term.options.convertEol = false;
-    this.#reportSize();
-  }
-
-  #reportSize() {
-    if (!this.#isTerminal) return;
-    const { rows, cols } = this.#term;
-    this.#send(utf8(`\x1b[48;${rows};${cols};0;0t`));
+  #tellSize() {
+    if (this.#reader) this.#send(pieces.size(this.#term.rows, this.#term.cols));
   }
 }
 

@@ -58,7 +58,6 @@ export function over(code) {
       unknown_session: _("The injector does not know this session. Make a new request."),
       busy: _("The injector has another session. Try again when it has ended."),
       refused_at_panel: _("A person at the injector refused. Telephone before asking."),
-      four_eyes: _("The site wants two people to approve, and did not get them. Telephone before asking."),
       pin_locked: _("Too many wrong PINs at the injector. The hospital must wait or set a new one."),
       audit_unwritable: _("The injector cannot write its audit record."),
       recorder_failed: _("The injector cannot record the session, so it ended it."),

@@ -5,6 +5,7 @@ import { el, notice, show } from "./dom.js";
 import { Told } from "./errors.js";
 import { _, duration } from "./i18n.js";
 import { Kind } from "./mux_events.js";
+import { PieceError } from "./pieces.js";
 import { OVER } from "./portal.js";
 import { Screen } from "./terminal.js";
 import * as words from "./words.js";
@@ -27,6 +28,7 @@ class Work {
   #stream = null;
   #parts;
   #ended = null;
+  #last = null; // the last words of a shell
   #end = Date.now();
 
   constructor(given) {
@@ -106,7 +108,10 @@ class Work {
     this.#screen?.close();
     this.#parts.place.replaceChildren();
     this.#parts.problem.replaceChildren();
+    this.#last = null;
+    this.#stream = null; // until there is one, what is typed waits
     this.#screen = new Screen({
+      service,
       place: this.#parts.place,
       write: (bytes) => this.#write(bytes),
       on: {
@@ -114,6 +119,7 @@ class Work {
         leave: () => this.#parts.end.focus(),
         copy: () => this.#copy(),
         end: () => this.#carrier.end(this.#stream),
+        exited: (status) => (this.#last = _("The shell has ended, with status {status}.", { status })),
         tooMuch: () => this.#tell("warning", _("Not sent:"), _("That is too much at once. Send a file another way.")),
       },
     });
@@ -122,7 +128,7 @@ class Work {
     setTimeout(() => {
       if (this.#stream !== stream || this.#parts.place.dataset.open) return;
       this.#carrier.reset(stream);
-      this.#closed(_("The injector did not answer in time."), service);
+      this.#closed(_("The injector did not answer in time."));
     }, OPEN_MS);
     this.#screen.focus();
   }
@@ -139,13 +145,23 @@ class Work {
     if (event.kind === Kind.ACCEPTED) place.dataset.open = "yes";
     if (event.kind === Kind.ACCEPTED || event.kind === Kind.CREDITED) this.#screen.flush();
     if (event.kind === Kind.DATA) {
-      this.#screen.output(event.data, () => this.#carrier.used(event.stream, event.data.length));
+      this.#output(event);
     }
     if (event.kind === Kind.ENDED) {
       this.#carrier.end(this.#stream);
-      this.#closed(_("The service has ended."));
+      this.#closed(this.#last ?? _("The service has ended."));
     }
     if (event.kind === Kind.RESET) this.#closed(words.reset(event.code));
+  }
+
+  #output({ stream, data }) {
+    try {
+      this.#screen.output(data, () => this.#carrier.used(stream, data.length));
+    } catch (error) {
+      if (!(error instanceof PieceError)) throw error;
+      this.#carrier.reset(stream);
+      this.#closed(_("What the injector's terminal sent cannot be read."));
+    }
   }
 
   #closed(why) {
