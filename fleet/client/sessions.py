@@ -194,7 +194,7 @@ def _check_usage(
         raise click.UsageError(_("Name an injector, or a session with --again."), context)
     for name, option in (("services", "--service"), ("reason", "--reason")):
         if name not in given:
-            raise click.UsageError(_("{option} is missing.").format(option=option), context)
+            raise click.MissingParameter(ctx=context, param_hint=f"'{option}'", param_type="option")
 
 
 def _same(before: Asked, _device: JSON) -> Asked:

@@ -213,8 +213,8 @@ def test_the_same_again_of_one_made_elsewhere_is_read_first(
         (("--again", "0" * 32, "S-1001"), "leave the rest out"),
         (("--again", "0" * 32, "--level", "os"), "leave the rest out"),
         ((), "Name an injector"),
-        (("S-1001", "--reason", "repair"), "--service is missing"),
-        (("S-1001", "--service", "web"), "--reason is missing"),
+        (("S-1001", "--reason", "repair"), "Missing option '--service'"),
+        (("S-1001", "--service", "web"), "Missing option '--reason'"),
     ],
 )
 def test_what_a_request_needs(
