@@ -89,6 +89,10 @@ class AccountAdapter(DefaultAccountAdapter):
             )
         return None
 
+    def login(self, request: HttpRequest, user: Any) -> None:
+        super().login(request, user)
+        request.session.set_expiry(None)  # as long as SESSION_COOKIE_AGE says, from here on
+
     def get_login_stages(self) -> list[str]:
         return ["fleet.accounts.stages.SecondFactorStage"]
 

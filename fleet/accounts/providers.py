@@ -26,6 +26,7 @@ from fleet.accounts import sealing
 from fleet.accounts.models import IdentityProvider, Organisation, User
 from fleet.audit import services as audit
 from fleet.core.errors import Conflict, Invalid, NotFound
+from fleet.core.ids import new_short_id
 
 MAX_SUBJECT = 191  # characters
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -190,6 +191,7 @@ def add(
         raise Invalid(_("Give a name of at most 40 characters, the client's id and its secret."))
     with transaction.atomic():
         row = IdentityProvider.objects.create(
+            id="p" + new_short_id(),  # so that no command line takes it for an option
             organisation=organisation,
             name=name.strip(),
             issuer=check_issuer(issuer),

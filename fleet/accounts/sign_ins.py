@@ -6,16 +6,20 @@ from datetime import datetime, timedelta
 from threading import Lock
 
 from allauth.usersessions.models import UserSession
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from agent.wire.catalogue import Outcome
-from fleet.accounts.models import User
+from fleet.accounts.models import DeviceCode, User
 from fleet.audit import services as audit
 from fleet.core.errors import NotFound
 
 SEEN_STEP = timedelta(minutes=1)
+ON_THE_WAY_S = 15 * 60  # between the first page and being in
 _REMEMBERED = 10_000  # sessions, in this process
 
 _BROWSERS = (
@@ -71,6 +75,23 @@ def end_others(user: User, *, keep: str | None, now: datetime) -> int:
     if rows:
         _end(rows, user, now)
     return len(rows)
+
+
+def begin_briefly(session: SessionBase) -> None:
+    """For who is on the way in: what a page keeps for them is not kept for a working day, or
+    anybody could fill the database by asking."""
+    if session.get(SESSION_KEY) is None:
+        session.set_expiry(ON_THE_WAY_S)
+
+
+def forget(now: datetime) -> None:
+    """Clear away sessions that are over, what was listed of them, and codes nobody came for."""
+    Session.objects.filter(expire_date__lte=now).delete()
+    live = Session.objects.values("session_key")
+    UserSession.objects.filter(last_seen_at__lte=now - SEEN_STEP).exclude(
+        session_key__in=live
+    ).delete()
+    DeviceCode.objects.filter(expires_at__lte=now).delete()
 
 
 def _end(rows: list[UserSession], user: User, now: datetime) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 
 from agent.wire.messages import ServerHead
 from fleet.access import services as access
+from fleet.accounts import sign_ins
 from fleet.audit import services as audit
 from fleet.core import clock, ports
 from fleet.core.sqlite.checkpoint import checkpoint
@@ -62,6 +63,7 @@ class Tick:
 def forget(now: datetime) -> None:
     telemetry.forget_old_samples(now)
     services.forget_old_decisions(now)
+    sign_ins.forget(now)
 
 
 def standard() -> tuple[Tick, ...]:

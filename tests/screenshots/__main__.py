@@ -103,7 +103,7 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "audit": (admin, "/audit/"),
         "account": (specialist, "/account/"),
         "security": (specialist, "/account/security/"),
-        "security-phone": (specialist, "/account/security/"),
+        "phone-security": (specialist, "/account/security/"),
         "signed-in": (specialist, "/account/sessions/"),
         "passkey-new": (specialist, "/account/security/passkeys/new/"),
         "app-remove": (specialist, "/account/security/app/remove/"),

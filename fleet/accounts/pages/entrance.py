@@ -12,6 +12,7 @@ from allauth.mfa.webauthn.views import LoginWebAuthnView
 from django.conf import settings
 from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -19,6 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
+from fleet.accounts import sign_ins
 from fleet.accounts.forms import CodeForm, PasskeyForm, PasskeySignInForm, SignInForm
 
 _LONGEST = 2000  # characters of an address to go back to
@@ -56,6 +58,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     else:
         form = SignInForm(request.POST, request=request)
         if form.is_valid() and form.user is not None:
+            sign_ins.begin_briefly(request.session)
             login = Login(
                 user=form.user, redirect_url=safe_next(request, settings.LOGIN_REDIRECT_URL)
             )
@@ -92,6 +95,10 @@ class _PasskeyView(LoginWebAuthnView):
     """GET gives a program of ours the challenge, POST takes what the passkey signed."""
 
     form_class = PasskeySignInForm
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        sign_ins.begin_briefly(request.session)
+        return super().dispatch(request, *args, **kwargs)
 
     def form_valid(self, form: PasskeySignInForm) -> HttpResponse:
         from allauth.mfa.webauthn.internal.flows import perform_passwordless_login

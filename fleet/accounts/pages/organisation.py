@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 from requests import RequestException
 
-from fleet.accounts import oidc, providers
+from fleet.accounts import oidc, providers, sign_ins
 from fleet.accounts.models import IdentityProvider, User
 from fleet.accounts.pages.entrance import safe_next
 from fleet.accounts.sealing import UnreadableError
@@ -86,6 +86,8 @@ def _row(provider_id: str) -> IdentityProvider:
 def _begin(
     request: HttpRequest, row: IdentityProvider, *, hint: str = "", again: bool = False
 ) -> HttpResponse:
+    sign_ins.begin_briefly(request.session)
+
     def go() -> HttpResponse:
         talk = get_adapter(request).get_provider(request, row.pk)
         target = safe_next(request, settings.LOGIN_REDIRECT_URL)

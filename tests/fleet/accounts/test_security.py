@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,14 +10,16 @@ from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import get_resolver
 
 from fleet.access.stream import DoorClosedError, Pass, admit
-from fleet.accounts import doors, sign_ins
+from fleet.accounts import device_codes, doors, sign_ins
 from fleet.accounts.middleware import OPEN_WITHOUT_FACTOR
-from fleet.accounts.models import User
+from fleet.accounts.models import DeviceCode, User
 from fleet.audit.models import Entry
+from fleet.core import clock
 from fleet.inventory.models import Device
 from tests.conftest import PASSWORD
 from tests.fleet.pages.test_every_page import whole_and_safe
@@ -289,6 +292,25 @@ def test_last_seen_is_kept_to_the_minute(member: User, monkeypatch: pytest.Monke
     client.get("/devices/")
     row.refresh_from_db()
     assert row.last_seen_at == later
+
+
+def test_who_only_knocks_is_kept_briefly_and_cleared_away(member: User) -> None:
+    """Anybody can ask for a challenge: what is kept for that ends, and does not pile up."""
+    for _number in range(3):
+        Client().get("/sign-in/passkey/", headers={"accept": "application/json"})
+    client = _signed_in(member)
+    assert client.session.get_expiry_age() > 11 * 3600, "who is in stays a working day"
+    device_codes.start(name="x", scopes=(), address="10.0.0.1", now=clock.now())
+    assert Session.objects.count() == 4
+    later = clock.now() + timedelta(minutes=16)
+    sign_ins.forget(later)
+    assert Session.objects.count() == 1
+    assert client.get("/devices/").status_code == 200
+    assert UserSession.objects.count() == 1
+    assert not DeviceCode.objects.exists()
+    sign_ins.forget(later + timedelta(hours=13))
+    assert not Session.objects.exists()
+    assert not UserSession.objects.exists()
 
 
 @pytest.mark.parametrize(
