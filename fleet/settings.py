@@ -18,6 +18,10 @@ PATENCY_SECRET   signs cookies; without it a file `secret` (0600) is made in PAT
 PATENCY_CONTACT_DEVICE, PATENCY_CONTACT_CONNECTIVITY, PATENCY_CONTACT_CYBERSECURITY
                  the three support contacts at the foot of every page (R-ASR-3): a telephone
                  number, an e-mail address or an https address each (the demo's)
+PATENCY_SMTP     host:port of the mail server that takes our notices (none: no e-mail), with
+                 PATENCY_SMTP_TLS (starttls, tls or none), _USER and _PASSWORD
+PATENCY_MAIL_FROM  the sender of notices (patency@localhost)
+PATENCY_WEBHOOK_PRIVATE  1 lets webhooks go to private and loopback addresses (0)
 PATENCY_DEBUG    1 shows tracebacks in pages; never where others can reach it
 """
 
@@ -108,6 +112,16 @@ PATENCY_CONTACTS = {
     "connectivity": _text("PATENCY_CONTACT_CONNECTIVITY", "+1 800 555 0143"),
     "cybersecurity": _text("PATENCY_CONTACT_CYBERSECURITY", "security@patency.example"),
 }
+PATENCY_WEBHOOK_PRIVATE = _text("PATENCY_WEBHOOK_PRIVATE", "0") == "1"
+PATENCY_SMTP = _text("PATENCY_SMTP", "")
+EMAIL_HOST, _colon, _smtp_port = PATENCY_SMTP.rpartition(":")
+EMAIL_PORT = int(_smtp_port or "25")
+EMAIL_HOST_USER = _text("PATENCY_SMTP_USER", "")
+EMAIL_HOST_PASSWORD = _text("PATENCY_SMTP_PASSWORD", "")
+EMAIL_USE_TLS = _text("PATENCY_SMTP_TLS", "starttls") == "starttls"
+EMAIL_USE_SSL = _text("PATENCY_SMTP_TLS", "starttls") == "tls"
+EMAIL_TIMEOUT = 10  # seconds
+DEFAULT_FROM_EMAIL = _text("PATENCY_MAIL_FROM", "patency@localhost")
 # Only when no origin is plain: the demo signs in on http://localhost.
 _ALL_HTTPS = all(origin.startswith("https://") for origin in PATENCY_ORIGINS)
 

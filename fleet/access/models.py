@@ -78,6 +78,9 @@ class Session(models.Model):
     handover = models.TextField(blank=True, max_length=2000)
     handover_at = models.DateTimeField(null=True, blank=True)
 
+    # How far the hospital has been given notice: a notices.Stage, or empty.
+    told = models.CharField(max_length=16, blank=True)
+
     class Meta:
         ordering = ["-created_at"]
         constraints = [
@@ -105,6 +108,9 @@ class Session(models.Model):
             ),
             models.Index(
                 fields=["-created_at"], condition=models.Q(ticket=""), name="session_no_ticket"
+            ),
+            models.Index(
+                fields=["created_at"], condition=~models.Q(told="ended"), name="session_to_tell"
             ),
         ]
 
@@ -170,3 +176,54 @@ class BrowserPass(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id} {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class NoticeSettings(models.Model):
+    """How an organisation is told of access to its injectors, beside its pages."""
+
+    organisation = models.OneToOneField("accounts.Organisation", on_delete=models.CASCADE)
+    email = models.BooleanField(default=False)  # to each of its people who has an address
+    webhook_url = models.URLField(max_length=500, blank=True)
+    webhook_secret = models.CharField(max_length=300, blank=True)  # sealed
+    failures = models.PositiveSmallIntegerField(default=0)  # one after the other
+    trouble = models.CharField(max_length=32, blank=True)  # why the last one failed; a code
+    disabled_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.organisation_id
+
+
+class Notice(models.Model):
+    """One notice on its way: the outbox. Kept a while after it was sent or given up."""
+
+    organisation = models.ForeignKey("accounts.Organisation", on_delete=models.CASCADE)
+    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="notices")
+    stage = models.CharField(max_length=16)
+    # Whom an e-mail is for; None: the webhook.
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    attempts = models.PositiveSmallIntegerField(default=0)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    given_up_at = models.DateTimeField(null=True, blank=True)
+    trouble = models.CharField(max_length=32, blank=True)
+
+    class Meta:
+        ordering = ["due_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session", "stage", "person"], name="notice_once", nulls_distinct=False
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"],
+                condition=models.Q(sent_at__isnull=True, given_up_at__isnull=True),
+                name="notice_due",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.session_id} {self.stage}"

@@ -35,10 +35,11 @@ class Action(StrEnum):
     AUDIT_VIEW = "audit:view"
     AUDIT_VERIFY = "audit:verify"
     SERVER_MANAGE = "server:manage"
+    NOTICE_SET = "notice:set"
 
 
 ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
-    Role.ADMINISTRATOR: frozenset(Action) - {Action.ACCESS_ANSWER},
+    Role.ADMINISTRATOR: frozenset(Action) - {Action.ACCESS_ANSWER, Action.NOTICE_SET},
     Role.SPECIALIST: frozenset(Action)
     - {
         Action.DEVICE_ENROL,
@@ -46,6 +47,7 @@ ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
         Action.DEVICE_MOVE,
         Action.AUDIT_VERIFY,
         Action.SERVER_MANAGE,
+        Action.NOTICE_SET,
     },
     Role.HOSPITAL: frozenset(
         {
@@ -56,6 +58,7 @@ ROLE_ACTIONS: dict[Role, frozenset[Action]] = {
             Action.ACCESS_END,
             Action.JOB_VIEW,
             Action.AUDIT_VIEW,
+            Action.NOTICE_SET,
         }
     ),
 }
@@ -88,6 +91,7 @@ SCOPE_OF: dict[Action, Scope] = {
     Action.AUDIT_VIEW: Scope.READ,
     Action.AUDIT_VERIFY: Scope.READ,
     Action.SERVER_MANAGE: Scope.ADMIN,
+    Action.NOTICE_SET: Scope.ACCESS,
 }
 
 

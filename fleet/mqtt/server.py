@@ -26,6 +26,7 @@ from agent.wire.messages import Message
 from broker.exchange import Exchange
 from broker.server import Gate
 from broker.transport import Transport
+from fleet.access import delivery
 from fleet.access import endings as rosters
 from fleet.access.hub import hub
 from fleet.core import clock, ports, readiness
@@ -151,6 +152,7 @@ async def _serve(
                     ),
                     group.create_task(running.links.run(), name="links"),
                     group.create_task(Receiver(hub).run(), name="bundles"),
+                    group.create_task(delivery.run(), name="notices"),
                 ]
                 if companion is not None:
                     beside.append(group.create_task(_ended(companion(running)), name="beside"))

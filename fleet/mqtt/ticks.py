@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from agent.wire.messages import ServerHead
+from fleet.access import notices
 from fleet.access import services as access
 from fleet.accounts import sign_ins
 from fleet.audit import services as audit
@@ -69,6 +70,7 @@ def forget(now: datetime) -> None:
 def standard() -> tuple[Tick, ...]:
     return (
         Tick("access", timedelta(seconds=1), access.tick),
+        Tick("notices", timedelta(seconds=1), notices.tick),
         Tick("jobs", timedelta(seconds=1), jobs.tick),
         Tick("credentials", timedelta(seconds=1), credentials.tick),
         Tick("expiring", timedelta(minutes=1), credentials.count_expiring),

@@ -3,7 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from fleet.access import pages as access
-from fleet.access.pages import follow_up, report
+from fleet.access.pages import follow_up, notices, report
 from fleet.accounts import pages as accounts
 from fleet.audit import pages as audit
 from fleet.enrolment import pages as enrolment
@@ -32,6 +32,7 @@ page_urlpatterns: list[URLPattern | URLResolver] = [
     path("access/<str:session>/browser/", access.session_browser, name="session-browser"),
     path("access/<str:session>/report/", report.session_report, name="session-report"),
     path("access/<str:session>/report.pdf", report.session_report_pdf, name="session-report-pdf"),
+    path("notices/", notices.notices, name="notices"),
     path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/new/", jobs.job_new, name="job-new"),
     path("jobs/<str:job>/", jobs.job, name="job"),

@@ -74,6 +74,7 @@ ROUTES: dict[str, tuple[Kind, dict[str, str]]] = {
     "access/<str:session>/browser/": (Kind.OBJECT, {"session": "session"}),
     "access/<str:session>/report/": (Kind.OBJECT, {"session": "session"}),
     "access/<str:session>/report.pdf": (Kind.OBJECT, {"session": "session"}),
+    "notices/": (Kind.PERSONAL, {}),
     "jobs/": (Kind.LIST, {}),
     "jobs/new/": (Kind.ROLE, {}),
     "jobs/<str:job>/": (Kind.OBJECT, {"job": "job"}),

@@ -72,11 +72,13 @@ def test_a_page_is_whole_and_safe(
     paths: dict[str, str],
     owner: User,
     administrator: User,
+    member: User,
     browser: Callable[[User], Client],
     read: Callable[[Any], Any],
 ) -> None:
     """R-ASR-4 (language); THREATS (strict content security policy)."""
     reader = administrator if route.startswith("servers/") else owner
+    reader = member if route == "notices/" else reader
     reader.language = language
     reader.save()
     client = browser(reader)
