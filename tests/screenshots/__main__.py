@@ -121,6 +121,7 @@ def pages(seed: Any) -> dict[str, tuple[str, str]]:
         "servers-one": (admin, "/servers/halifax/"),
         "allow-list": ("", "/allow-list/"),
         "phone-allow-list": ("", "/allow-list/"),
+        "notices": ("harbour-it", "/notices/"),
         "hospital-now": ("harbour-it", "/"),
         "not-found": (specialist, "/devices/nothing-here/"),
         "sign-in": ("", "/sign-in/"),

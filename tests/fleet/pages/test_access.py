@@ -10,6 +10,7 @@ from agent.wire import challenge
 from agent.wire.catalogue import SessionState
 from fleet.access.models import Session
 from fleet.accounts.models import User
+from fleet.audit.models import Entry
 from fleet.inventory.models import Device
 
 S = SessionState
@@ -92,6 +93,19 @@ def test_every_state_is_shown_as_a_step(
     assert ("Code to compare" in text) is shows_code
     assert (f"patency answer {session.pk}" in text) is (state is S.CHALLENGED)
     assert (f"patency forward {session.device.serial} ssh 2222" in text) is (state is S.ACTIVE)
+
+
+def test_the_page_says_whether_the_two_records_agree(
+    owner: User, browser: Callable[[User], Client], reach: Callable[..., Session]
+) -> None:
+    """R-ACC-10"""
+    session = reach(S.ACTIVE)
+    text = browser(owner).get(f"/access/{session.pk}/").content.decode()
+    assert "own record has not arrived yet" in text
+    row = Entry.objects.filter(session=session.pk).order_by("index")[1]
+    Entry.objects.filter(pk=row.pk).update(entry={**row.entry, "actor": "nobody"})
+    text = browser(owner).get(f"/access/{session.pk}/").content.decode()
+    assert f"entry {row.index} is the first bad one" in text
 
 
 def test_only_the_specialist_is_told_what_to_type(
