@@ -148,6 +148,7 @@ class Whole:
     bob: Specialist
     mallory: Specialist
     injectors: list[Injector]
+    trust: Ed25519PrivateKey  # which nobody at the portal has
 
     @property
     def first(self) -> Injector:
@@ -305,16 +306,19 @@ def provision(state: Path, serial: str, line: ProductLine, site: Site, trust_key
     )
 
 
-def _publish_roster(trust: Ed25519PrivateKey, *members: Specialist) -> None:
-    now = clock.now()
-    made = rosters.Roster(
-        version=1,
-        issued_at=clock.to_ms(now) - 1000,
-        expires_at=clock.to_ms(now) + 6 * DAY_MS,
-        members=[each.member() for each in members],
+def roster(*members: rosters.Member, version: int = 1) -> rosters.Roster:
+    now_ms = clock.to_ms(clock.now())
+    return rosters.Roster(
+        version=version,
+        issued_at=now_ms - 1000,
+        expires_at=now_ms + 6 * DAY_MS,
+        members=list(members),
     )
+
+
+def publish(trust: Ed25519PrivateKey, made: rosters.Roster) -> None:
     data, signature = rosters.sign(trust, made)
-    portal_rosters.take_in(roster=data, signature=signature, actor="portal", now=now)
+    portal_rosters.take_in(roster=data, signature=signature, actor="portal", now=clock.now())
 
 
 def _all_there(count: int) -> Callable[[], bool]:
@@ -338,9 +342,10 @@ async def whole(
     site: Site,
     count: int = 1,
     front: Callable[[int], AbstractAsyncContextManager[int]] = _straight,
+    make: Callable[[Path], Injector] = Injector,
 ) -> AsyncIterator[Whole]:
     """The authorities of the portal exist. `people` become alice and bob. `front` stands before
-    the gate: its port becomes the one that injectors use."""
+    the gate: its port becomes the one that injectors use. `make` makes one of its directory."""
     trust = Ed25519PrivateKey.generate()
     alice, bob = map(Specialist, people)
     async with serving() as running, front(running.gate.port) as port:
@@ -348,7 +353,7 @@ async def whole(
         states = [folder / f"i{number}" for number in range(count)]
 
         def prepare() -> None:
-            _publish_roster(trust, alice, bob)
+            publish(trust, roster(alice.member(), bob.member()))
             for state in states:
                 provision(
                     state, f"SN-{state.name}", line, site, trust.public_key().public_bytes_raw()
@@ -356,7 +361,7 @@ async def whole(
                 entitle(line.pk, f"SN-{state.name}", key=trust)
 
         await in_thread(prepare)
-        injectors = [Injector(state) for state in states]
+        injectors = [make(state) for state in states]
         for each in injectors:
             each.start()
         try:
@@ -364,7 +369,7 @@ async def whole(
             for each in injectors:
                 await each.command("simulate", fault="idle")  # past its start
                 await each.command("pin-set", approver=1, pin=PIN)
-            yield Whole(running, alice, bob, Specialist(), injectors)
+            yield Whole(running, alice, bob, Specialist(), injectors, trust)
         finally:
             for each in injectors:
                 await each.stop()
