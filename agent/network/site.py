@@ -52,6 +52,7 @@ def change(state: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     Through the agent where one runs, so that it goes by it at once; else in its file. Raises
     StateError, ControlError.
     """
+    settings.changed(Settings(), wanted)  # what cannot be set is said in the language of who asks
     try:
         return control.call(state, "network-set" if wanted else "network", **wanted)
     except NotRunning:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from agent import audit, control, main
+from agent import audit, control, i18n, main
 from agent.clock import Clock
 from agent.errors import NotRunning
 from agent.outbox import Outbox
@@ -378,6 +378,39 @@ def test_the_cap_is_set_shown_and_lifted(tmp_path: Path) -> None:
     assert json.loads((state / "network.json").read_bytes())["up_bytes_s"] is None
     for wrong in ("fast", "-1", "10"):
         assert invoke("bandwidth", "--state", state, "--", wrong)[0] == 2
+    status, output = invoke("bandwidth", "-5", "--state", state)
+    assert status == 2
+    assert "from 4096" in output
+
+
+def test_it_speaks_the_language_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-ASR-4: of the option, else the injector's, else the environment's."""
+    state = enrolled(tmp_path, AUTHORITY, 1)
+    (state / "driver.json").write_text("{}")
+    wrong = ("proxy", "proxy.example:0", "--state", state)
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    assert "must be a number" in invoke(*wrong)[1]
+    monkeypatch.setenv("LANG", "fr_CA.UTF-8")
+    assert "doit être un nombre" in invoke(*wrong)[1]
+    assert "must be a number" in invoke("--language", "en", *wrong)[1]
+    (state / "driver.json").write_text('{"language": "en"}')
+    assert "must be a number" in invoke(*wrong)[1]
+    assert "doit être un nombre" in invoke("--language", "fr", *wrong)[1]
+    i18n.use("en")
+
+
+async def test_beside_an_agent_of_another_language_it_answers_in_ones_own(tmp_path: Path) -> None:
+    async with portal(tmp_path / "gate", AUTHORITY) as served:
+        state = enrolled(tmp_path / "state", AUTHORITY, served.gate.port)
+        with process(state, errors=tmp_path / "log"):
+            await hellos(served, 1)
+            command = ("--language", "fr", "proxy", "proxy.example:0", "--state", state)
+            status, output = await asyncio.to_thread(invoke, *command)
+    assert status == 2
+    assert "doit être un nombre" in output
 
 
 async def test_beside_an_agent_the_proxy_is_set_through_it(tmp_path: Path) -> None:
