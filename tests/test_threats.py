@@ -18,6 +18,7 @@ LINES = {
     "The gate": 14,
     "Identity and enrolment": 6,
     "Signing in": 8,
+    "Consent": 4,
     "Faults": 15,
     "Beside the lines above": 6,
 }

@@ -34,7 +34,7 @@ def main() -> int:
     here = str(Path(__file__).parent)
     status = pytest.main(["-q", "--no-header", "-p", "no:randomly", here], plugins=[told])
     if status == 0:
-        print(f"\n{told.tried} ways tried: no byte reached a service but honest people's")
+        print(f"\n{told.tried} tried: no byte reached a service but honest people's")
     return int(status)
 
 
