@@ -127,8 +127,7 @@ export class Carrier {
 
   stop() {
     this.#stopped = true;
-    this.#socket?.close(1000);
-    this.#socket = null;
+    this.#giveUp(); // at once: a websocket that is being made, or closes slowly, holds nobody up
     this.#cutPause();
   }
 
