@@ -88,23 +88,30 @@ class AtPanel(Around):
         """A person takes back every consent to a ticket."""
         self._consents.clear()
 
-    def refuse(self, now: Now, session: str | None) -> tuple[PanelResult, list[Effect]]:
+    def refuse(
+        self, now: Now, session: str | None, reason: SessionReason = _R.REFUSED_AT_PANEL
+    ) -> tuple[PanelResult, list[Effect]]:
         """A person says no: to the session named, or to every one that is not active yet."""
-        return self._at_panel(now, session, (_S.WAITING, _S.CHALLENGED, _S.PRESENCE))
+        return self._at_panel(now, session, (_S.WAITING, _S.CHALLENGED, _S.PRESENCE), reason)
 
     def stop(self, now: Now, session: str | None) -> tuple[PanelResult, list[Effect]]:
         """A person presses Stop: the session named, or every one, in whatever state."""
         return self._at_panel(now, session, (_S.WAITING, _S.CHALLENGED, _S.PRESENCE, _S.ACTIVE))
 
     def _at_panel(
-        self, now: Now, session: str | None, states: tuple[SessionState, ...]
+        self,
+        now: Now,
+        session: str | None,
+        states: tuple[SessionState, ...],
+        refused: SessionReason = _R.REFUSED_AT_PANEL,
     ) -> tuple[PanelResult, list[Effect]]:
         out: list[Effect] = []
         for it in self.open:
             if session in (None, it.id) and it.state in states:
                 active = it.state is _S.ACTIVE
-                self._consents.withdraw(it)
-                reason = _R.STOPPED_AT_PANEL if active else _R.REFUSED_AT_PANEL
+                if refused is not _R.PATIENT_ON_TABLE:  # that says nothing against the ticket
+                    self._consents.withdraw(it)
+                reason = _R.STOPPED_AT_PANEL if active else refused
                 out += self._close(now, it, reason, actor=PANEL)
         return (PanelResult.DONE if out else PanelResult.NOTHING), out
 

@@ -2,7 +2,8 @@
 
     approve     {session?, pin, ticket_h?}  let the waiting session in, or renew a person's
                                   presence; consent to its ticket for so many hours
-    refuse      {session?}        no; needs no PIN, as it only tightens
+    refuse      {session?, patient?}  no; needs no PIN, as it only tightens. `patient`: not now,
+                                  a patient is on the table
     stop        {session?}        end what is active, and refuse what is not yet
     no-patient  {}                no patient is connected: the injector goes to `service`
     remote-off  {}                switch remote connection off: ends every session, says goodbye
@@ -36,7 +37,7 @@ from agent.control import Args, Handler
 from agent.drivers import DriverError
 from agent.errors import ControlError
 from agent.i18n import _
-from agent.wire.catalogue import Outcome, SessionState
+from agent.wire.catalogue import Outcome, SessionReason, SessionState
 
 if TYPE_CHECKING:
     from agent.runtime import Agent
@@ -95,7 +96,9 @@ class Commands:
     async def refuse(self, args: Args) -> dict[str, Any]:
         wanted = _optional(args, "session")
         before = [session.id for session in self._access.desk.open]
-        result, effects = self._access.desk.refuse(self._access.now(), wanted)
+        busy = args.get("patient") is True
+        reason = SessionReason.PATIENT_ON_TABLE if busy else SessionReason.REFUSED_AT_PANEL
+        result, effects = self._access.desk.refuse(self._access.now(), wanted, reason)
         await self._access.do(effects)
         _check(result)
         return self._state(wanted or before[-1])
@@ -245,6 +248,8 @@ class Commands:
             "audit_ok": self._access.desk.facts.audit_writable,
             "has_pin": has_pin,
             "site": shown(self._access.in_force),
+            "approvers_needed": self._access.desk.facts.policy.approvers,
+            "ticket_h": self._access.desk.facts.policy.ticket_h,
             "consents": self._access.desk.consents(self._access.now()),
             "sessions": sessions,
         }

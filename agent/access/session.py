@@ -53,6 +53,10 @@ class Session:
         """What the proof came from, once there is one; until then, what the request announced."""
         return ClientKind.BROWSER if self.passkey_use is not None else self.request.client
 
+    @property
+    def _was_active(self) -> bool:
+        return self.state is SessionState.ENDED and self.ends_at_ms is not None
+
     def forget(self) -> None:
         """The session is over: no key of it is kept, and nobody is asked any more."""
         self.private = None
@@ -88,6 +92,7 @@ class Session:
                 max(0, round(self.prompt_ends - now_s)) if self.prompt_ends is not None else None
             ),
             "active_s": round(now_s - self.active_at) if active else None,
+            "lasted_s": round(self.since - self.active_at) if self._was_active else None,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
         }

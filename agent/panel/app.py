@@ -17,7 +17,16 @@ from agent.i18n import _
 from agent.panel import client, contacts, style, words
 from agent.panel.network import Network
 from agent.panel.view import SessionView, View
-from agent.panel.widgets import Calm, Card, Confirm, PinInput, Text, literal
+from agent.panel.widgets import (
+    Calm,
+    Card,
+    Confirm,
+    PinInput,
+    Text,
+    literal,
+    may_cover,
+    policy_question,
+)
 from agent.wire.catalogue import SessionState
 
 SMALL = 34  # lines; below this, no air
@@ -34,10 +43,12 @@ class Panel(App[None]):
         Binding("f2", "approve", priority=True),
         Binding("f3", "refuse", priority=True),
         Binding("f4", "stop", priority=True),
+        Binding("f5", "not_now"),
         Binding("f6", "no_patient"),
         Binding("f7", "remote"),
         Binding("f8", "language"),
         Binding("f9", "network"),
+        Binding("f10", "consent", priority=True),
         Binding("ctrl+q", "quit", priority=True),
     ]
 
@@ -50,6 +61,7 @@ class Panel(App[None]):
         self._heard = False  # whether the agent ever answered, or was found not to
         self._seen_at = time.monotonic()
         self._asked: str | None = None  # the session whose PIN is being entered
+        self._hours = 0  # that the approval is to count for its ticket
         self._said_at = 0.0
         self._busy = False
 
@@ -116,6 +128,13 @@ class Panel(App[None]):
         if view is not None and it is not None:
             card.show(view, it, elapsed)
         self._ask(it)
+        self._show_hours()
+
+    def _show_hours(self) -> None:
+        """What the approval is to count for."""
+        text = _("This ticket for {time} (F10)").format(time=words.length(self._hours * 3600))
+        label = text if self._hours else _("This session only (F10)")
+        self.query_one("#ticket", Button).label = literal(label)
 
     def _show_head(self, view: View | None) -> None:
         head = self.query_one("#head")
@@ -170,6 +189,7 @@ class Panel(App[None]):
         if asked == self._asked:
             return
         self._asked = asked
+        self._hours = 0
         pin = self.query_one("#pin", PinInput)
         pin.value = ""
         if asked is not None:
@@ -194,6 +214,9 @@ class Panel(App[None]):
             "approve": self.action_approve,
             "refuse": self.action_refuse,
             "stop": self.action_stop,
+            "not-now": self.action_not_now,
+            "ticket": self.action_consent,
+            "site-policy": self.action_consent,
             "no-patient": self.action_no_patient,
             "remote": self.action_remote,
             "language": self.action_language,
@@ -221,13 +244,46 @@ class Panel(App[None]):
             return
         entered, pin.value = pin.value, ""
         self._busy = True
-        self._command("approve", _("Approved."), session=self._asked, pin=entered)
+        hours = self._hours if self._may_cover else 0
+        done = _("Approved.")
+        if self._view is not None and self._view.approvers_needed > 1:
+            done = _("Your approval counts.")
+        self._command("approve", done, session=self._asked, pin=entered, ticket_h=hours)
 
     def action_refuse(self) -> None:
         it = self._view.shown if self._view else None
         if it is not None and it.state is not SessionState.ACTIVE:
             i18n.use(self._language)
             self._command("refuse", _("Refused."), session=it.session)
+
+    def action_not_now(self) -> None:
+        """One touch: a patient is on the table."""
+        it = self._view.shown if self._view else None
+        if it is not None and it.state is not SessionState.ACTIVE:
+            i18n.use(self._language)
+            told = _("Not now. The specialist is told.")
+            self._command("refuse", told, session=it.session, patient=True)
+
+    @property
+    def _may_cover(self) -> bool:
+        it = self._view.shown if self._view else None
+        return self._view is not None and it is not None and may_cover(self._view, it)
+
+    def action_consent(self) -> None:
+        """How long the approval is to count for its ticket; or the policy that waits."""
+        i18n.use(self._language)
+        if self._view is None:
+            return
+        if self._may_cover:
+            self._hours = (self._hours + 1) % (self._view.ticket_h + 1)
+            self._show()
+        elif self._view.shown is None and (waiting := self._view.site.waiting) is not None:
+            self._confirm(
+                policy_question(waiting),
+                "site-policy-accept",
+                _("The policy holds."),
+                digest=waiting.digest,
+            )
 
     def action_stop(self) -> None:
         if self._view is not None and self._view.open:
@@ -276,10 +332,10 @@ class Panel(App[None]):
     def action_network(self) -> None:
         self.push_screen(Network(self._state, self._language))
 
-    def _confirm(self, question: Confirm, op: str, done: str) -> None:
+    def _confirm(self, question: Confirm, op: str, done: str, **fields: Any) -> None:
         def answered(answer: str | None) -> None:
             if answer is not None:
-                self._command(op, done, **({"pin": answer} if answer else {}))
+                self._command(op, done, **({"pin": answer} if answer else {}), **fields)
 
         self.push_screen(question, answered)
 
@@ -297,5 +353,6 @@ class Panel(App[None]):
 
 
 _OURS = frozenset(
-    {"approve", "refuse", "stop", "no_patient", "remote", "language", "network", "quit"}
+    {"approve", "refuse", "stop", "not_now", "consent", "no_patient", "remote", "language"}
+    | {"network", "quit"}
 )

@@ -32,10 +32,14 @@ Screen { background: $background; }
 #calm .big { text-style: bold; width: 100%; text-align: center; margin-bottom: 1; }
 #calm Static { width: 100%; text-align: center; }
 #last { color: $foreground 70%; margin-top: 1; }
+#policy { color: $foreground 70%; margin-top: 1; }
+#site-policy { margin-top: 1; }
 
 #card { border: round $primary; padding: 1 3; background: $surface; height: auto; }
 #card.ask { border: heavy $primary; }
 #card.active { border: heavy $warning; }
+#card.glass { border: heavy $error; }
+#card.glass #title { color: $error; }
 #title { text-style: bold; width: 100%; }
 #advice { width: 100%; margin-bottom: 1; }
 #advice.strong { color: $warning; text-style: bold; }
@@ -52,10 +56,11 @@ Screen { background: $background; }
     background: $background; color: $primary;
 }
 #left { text-style: bold; }
+#ticket { width: 100%; margin-top: 1; }
 #notice { color: $foreground 70%; width: 100%; margin: 1 0; }
 #act { height: 3; }
-#pin { width: 26; margin-right: 2; border: round $primary; }
-#act Button { margin-right: 2; min-width: 20; }
+#pin { width: 20; margin-right: 1; border: round $primary; }
+#act Button { margin-right: 1; min-width: 16; }
 
 #message { height: auto; min-height: 1; width: 100%; text-align: center; padding: 0 3; }
 #message.bad { color: $error; text-style: bold; }
@@ -73,7 +78,9 @@ Screen { background: $background; }
 .small #advice, .small #notice, .small #code { margin: 0; }
 .small #facts { max-height: 10; scrollbar-size-vertical: 1; }
 .small #act, .small #bar { height: 1; }
-.small #pin { border: none; }
+.small #pin { border: none; width: 12; }
+.small #act Button { min-width: 12; }
+.small #ticket { margin: 0; }
 .small #bar, .small #message { padding: 0 2; }
 .small #contacts { padding: 0 1; }
 

@@ -4,7 +4,14 @@ from typing import Any
 
 import msgspec
 
-from agent.wire.catalogue import ClinicalState, Level, RequestReason, SessionReason, SessionState
+from agent.wire.catalogue import (
+    ClientKind,
+    ClinicalState,
+    Level,
+    RequestReason,
+    SessionReason,
+    SessionState,
+)
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +37,11 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     code: str | None
+    client: ClientKind
+    break_glass: bool
+    approvers: list[int]
+    covered: bool
+    lasted_s: int | None
 
     @property
     def wants_pin(self) -> bool:
@@ -44,6 +56,29 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
         return order.index(self.state) if self.state in order else -1
 
 
+class SitePolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that the hospital signed; of one that waits, what it would loosen."""
+
+    version: int
+    digest: str
+    fingerprint: str
+    new_key: bool = False
+    loosens: list[str] = []
+
+
+class SiteView(msgspec.Struct, frozen=True, kw_only=True):
+    holds: SitePolicyView | None
+    waiting: SitePolicyView | None
+    tightened: bool
+    broken: bool
+
+
+class ConsentView(msgspec.Struct, frozen=True, kw_only=True):
+    specialist: str
+    ticket: str
+    left_s: int
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     serial: str
     device: str
@@ -55,6 +90,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     remote: bool
     audit_ok: bool
     has_pin: bool
+    site: SiteView
+    approvers_needed: int
+    ticket_h: int
+    consents: list[ConsentView]
     sessions: list[SessionView]
 
     @property

@@ -12,7 +12,7 @@ from textual.widgets import Button, Input, Static
 
 from agent.i18n import _
 from agent.panel import words
-from agent.panel.view import SessionView, View
+from agent.panel.view import SessionView, SitePolicyView, View
 from agent.wire.catalogue import Level, SessionState
 
 
@@ -63,8 +63,11 @@ class Calm(Vertical):
         yield Text(id="calm-title", classes="big")
         yield Text(id="calm-text")
         yield Text(id="last")
+        yield Text(id="policy")
         with Center():
             yield Button(id="network", compact=True)
+        with Center():
+            yield Button(id="site-policy", variant="warning", compact=True)
 
     def show(self, view: View | None, *, heard: bool) -> None:
         """`heard`: whether an agent was looked for already."""
@@ -73,12 +76,37 @@ class Calm(Vertical):
         self.query_one("#calm-title", Text).say(title)
         self.query_one("#calm-text", Text).say(text)
         self.query_one("#last", Text).say(last)
+        self.query_one("#policy", Text).say(_policy(view) if view else "")
+        waits = self.query_one("#site-policy", Button)
+        waits.display = view is not None and view.site.waiting is not None
+        waits.label = literal(_("A policy of the hospital waits (F10)"))
+
+
+def _policy(view: View) -> str:
+    """The policy in force, who signed it, and which tickets a consent covers."""
+    held = view.site.holds
+    if view.site.broken:
+        text = _("The site's policy on disk cannot be believed: nothing is allowed.")
+    elif held is None:
+        text = _("Policy: as it was set at this panel")
+    else:
+        text = _("Policy: version {version}, signed by the hospital's key {key}").format(
+            version=held.version, key=held.fingerprint[:11]
+        )
+    lines = [text + (_(", tightened by the manufacturer") if view.site.tightened else "")]
+    for it in view.consents:
+        lines.append(
+            _("Consent: {who}, ticket {ticket}, for another {time}").format(
+                who=it.specialist, ticket=it.ticket, time=words.length(it.left_s)
+            )
+        )
+    return "\n".join(lines)
 
 
 def _calm(view: View | None) -> tuple[str, str, str]:
     if view is None:
         return _("The agent does not answer"), _("Trying again…"), ""
-    last = words.over(view.last.state, view.last.reason) if view.last else ""
+    last = words.report(view.last) if view.last else ""
     if not view.remote:
         text = _("Nobody can connect to this injector. Clinical work is not affected.")
         return _("Remote connection is off"), text, last
@@ -103,11 +131,13 @@ class Card(Vertical):
                 yield Text(id="code")
                 yield Text(id="left-label")
                 yield Text(id="left")
+                yield Button(id="ticket", variant="default")
         yield Text(id="notice")
         with Horizontal(id="act"):
             yield PinInput(id="pin")
             yield Button(id="approve", variant="success")
             yield Button(id="refuse", variant="default")
+            yield Button(id="not-now", variant="default")
 
     def show(self, view: View, it: SessionView, elapsed: int) -> None:
         """`elapsed` seconds ago the view was true."""
@@ -115,13 +145,14 @@ class Card(Vertical):
         self.set_class(active, "active")
         self.set_class(it.wants_pin, "ask")
         title = _("{name} is connected") if active else _("{name} asks for access")
+        self.set_class(it.break_glass, "glass")
         self.query_one("#title", Text).say(title.format(name=it.name))
         advice, strong = _advice(view, it)
         self.query_one("#advice", Text).say(advice)
         self.query_one("#advice").set_class(strong, "strong")
         self._facts(it)
         self._aside(it, elapsed)
-        self._actions(it)
+        self._actions(view, it)
 
     def _facts(self, it: SessionView) -> None:
         def fact(name: str, label: str, value: str) -> None:
@@ -135,7 +166,8 @@ class Card(Vertical):
             _("What"),
             _("{level}: {services}").format(
                 level=words.level(it.level), services=", ".join(it.services)
-            ),
+            )
+            + f" ({words.client(it.client)})",
         )
         fact("time", _("How long"), words.length(it.life_s))
         fact("ticket", _("Ticket"), it.ticket or _("to follow"))
@@ -162,7 +194,7 @@ class Card(Vertical):
             )
         )
 
-    def _actions(self, it: SessionView) -> None:
+    def _actions(self, view: View, it: SessionView) -> None:
         self.query_one("#pin", PinInput).display = it.wants_pin
         self.query_one("#pin", PinInput).placeholder = _("PIN")
         approve = self.query_one("#approve", Button)
@@ -172,6 +204,10 @@ class Card(Vertical):
         refuse = self.query_one("#refuse", Button)
         refuse.display = not renewal
         refuse.label = literal(_("Refuse (F3)"))
+        not_now = self.query_one("#not-now", Button)
+        not_now.display = not renewal
+        not_now.label = literal(_("Not now: patient (F5)"))
+        self.query_one("#ticket", Button).display = may_cover(view, it)
         self.query_one("#act").display = it.wants_pin or not renewal
 
 
@@ -186,12 +222,28 @@ def _left(it: SessionView) -> tuple[str, int]:
     return "", 0
 
 
+def may_cover(view: View, it: SessionView) -> bool:
+    """Whether an approval may be consent to this session's ticket."""
+    asked = it.state is SessionState.PRESENCE
+    return asked and bool(view.ticket_h and it.ticket) and not it.break_glass
+
+
 def _advice(view: View, it: SessionView) -> tuple[str, bool]:
     """What to do now, and whether it matters that it is seen."""
+    text, strong = _to_do(view, it)
+    if it.break_glass:
+        return _("EMERGENCY ACCESS, outside the specialist's usual rights.") + " " + text, True
+    return text, strong
+
+
+def _to_do(view: View, it: SessionView) -> tuple[str, bool]:
     if it.renew_left_s is not None:
         return _("Is somebody still here? Enter a PIN, or the session ends."), True
     if it.state is SessionState.ACTIVE and it.paused:
         return _("On hold: the injector is in use. No data moves until it is free."), True
+    if it.state is SessionState.ACTIVE and it.covered:
+        text = _("Covered by the consent of approver {number}. Stop ends it and the consent.")
+        return text.format(number=it.approvers[-1]), False
     if it.state is SessionState.ACTIVE:
         return _("Stop ends the session at once."), False
     if it.state is SessionState.WAITING:
@@ -203,6 +255,10 @@ def _advice(view: View, it: SessionView) -> tuple[str, bool]:
         return text, True
     if not view.has_pin:
         return _("Nobody has a PIN at this injector yet, so nobody can approve."), True
+    if it.approvers:
+        return _("Approved by one person. Somebody else must approve as well."), True
+    if view.approvers_needed > 1:
+        return _("Compare the code with the specialist. Two different people must approve."), False
     text = _("Have the specialist read out the code. If it is the one here, approve with your PIN.")
     return text, False
 
@@ -245,3 +301,19 @@ class Confirm(ModalScreen[str | None]):
 
     def _answer(self) -> None:
         self.dismiss(self.query_one("#dialog-pin", PinInput).value if self._pin else "")
+
+
+def policy_question(waiting: SitePolicyView) -> Confirm:
+    """Whether the hospital's policy that waits is to hold."""
+    detail = [
+        _("Compare its fingerprint with the one that the hospital's IT gave you:"),
+        waiting.fingerprint,
+    ]
+    if waiting.loosens:
+        detail.append(_("It loosens: {fields}").format(fields=", ".join(waiting.loosens)))
+    return Confirm(
+        _("Let version {version} of the hospital's policy hold?").format(version=waiting.version),
+        "\n".join(detail),
+        _("Accept (Enter)"),
+        pin=True,
+    )

@@ -1,7 +1,15 @@
 """Words for the codes that the panel shows, in the language in use, and lengths of time."""
 
 from agent.i18n import _
-from agent.wire.catalogue import ClinicalState, Level, RequestReason, SessionReason, SessionState
+from agent.panel.view import SessionView
+from agent.wire.catalogue import (
+    ClientKind,
+    ClinicalState,
+    Level,
+    RequestReason,
+    SessionReason,
+    SessionState,
+)
 
 
 def level(code: Level) -> str:
@@ -51,6 +59,7 @@ def over(state: SessionState, reason: SessionReason | None) -> str:
             "The last session ended: nobody confirmed that they were still here."
         ),
         SessionReason.BECAME_IN_USE: _("The last session ended: the injector came into use."),
+        SessionReason.PATIENT_ON_TABLE: _("The last request was put off: a patient was here."),
         SessionReason.REFUSED_AT_PANEL: _("The last request was refused here."),
         SessionReason.NO_APPROVAL: _("The last request was refused: nobody approved it in time."),
         SessionReason.FOUR_EYES: _(
@@ -67,6 +76,27 @@ def over(state: SessionState, reason: SessionReason | None) -> str:
     if state is SessionState.ENDED:
         return _("The last session has ended.")
     return _("The last request was refused by the injector.")
+
+
+def report(it: SessionView) -> str:
+    """The last session or request, for whoever comes to the panel afterwards."""
+    lines = [over(it.state, it.reason), f"{it.name}, {it.organisation} · {level(it.level)}"]
+    if it.lasted_s is not None:
+        lasted = _("{time}, {up} sent, {down} received").format(
+            time=length(it.lasted_s), up=size(it.bytes_up), down=size(it.bytes_down)
+        )
+        lines.append(lasted)
+    if it.approvers:
+        numbers = ", ".join(map(str, it.approvers))
+        lines.append(_("Approved by: {numbers}").format(numbers=numbers))
+    return "\n".join(lines)
+
+
+def client(kind: ClientKind) -> str:
+    return {
+        ClientKind.COMMAND_LINE: _("command line"),
+        ClientKind.BROWSER: _("browser"),
+    }[kind]
 
 
 def length(seconds: int) -> str:

@@ -236,6 +236,7 @@ class SessionReason(StrEnum):
     UNKNOWN_SESSION = "unknown_session"
     BUSY = "busy"
     REFUSED_AT_PANEL = "refused_at_panel"
+    PATIENT_ON_TABLE = "patient_on_table"  # somebody at the panel says: not now
     PIN_LOCKED = "pin_locked"
     AUDIT_UNWRITABLE = "audit_unwritable"
     # expired

@@ -53,6 +53,7 @@ STATE_REASONS: dict[SessionReason, Labels] = {
     SessionReason.WRONG_DEVICE: _("The answer was for another injector"),
     SessionReason.UNKNOWN_SESSION: _("The injector does not know this session"),
     SessionReason.BUSY: _("The injector has too many sessions"),
+    SessionReason.PATIENT_ON_TABLE: _("Not now: a patient is on the table"),
     SessionReason.REFUSED_AT_PANEL: _("A person at the injector refused"),
     SessionReason.PIN_LOCKED: _("Too many wrong PINs at the injector"),
     SessionReason.AUDIT_UNWRITABLE: _("The injector cannot write its audit record"),

@@ -47,6 +47,9 @@ REASONS: dict[SessionReason, str] = {
     SessionReason.BUSY: gettext_noop(
         "The injector has another session. Try again when it has ended."
     ),
+    SessionReason.PATIENT_ON_TABLE: gettext_noop(
+        "Not now: a patient is on the table. Ask again later."
+    ),
     SessionReason.REFUSED_AT_PANEL: gettext_noop(
         "A person at the injector refused. Telephone before asking."
     ),

@@ -132,4 +132,14 @@ TABLE = (
         "        return self._consents",
         (f"{_PRESENCE}::test_in_use_a_consent_stands_for_nobody",),
     ),
+    Mutation(
+        "digits and hours for one session are not carried to another",
+        "agent/panel/app.py",
+        "        self._asked = asked\n        self._hours = 0\n",
+        "        self._asked = asked\n",
+        (
+            "tests/agent/panel/test_consent.py"
+            "::test_an_approval_counts_for_the_ticket_for_as_long_as_was_chosen",
+        ),
+    ),
 )

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.access import site as sites
+from agent.access.policy import Policy
 from agent.network.site import Site
 from agent.panel.app import Panel
 from tests.agent.panel.scripted import Script, script
+from tests.sites import document
 
 SIZES = {"": (100, 36), "-small": (80, 24)}  # columns, lines
 REQUEST: dict[str, Any] = {
@@ -35,13 +38,56 @@ def _network(said: Script) -> None:
     Site(said.state_dir, said.control, lambda: None).open()
 
 
+def _last(said: Script) -> None:
+    said.active(**REQUEST)
+    said.bench.moved(said.desk.open[0].id, 3_400_000, 120_000)
+    said.later(720)
+    said.bench.stop()
+    said.look_changed()
+
+
+def _glass(said: Script) -> None:
+    said.presence(**REQUEST, break_glass=True)
+
+
+def _four_eyes(said: Script) -> None:
+    said.set_policy(Policy(four_eyes=True, ticket_h=4))
+    session = said.presence(**REQUEST)
+    said.bench.approve(session)
+    said.look_changed()
+
+
+def _covered(said: Script) -> None:
+    said.set_policy(Policy(ticket_h=4))
+    session = said.presence(**REQUEST)
+    said.bench.approve(session, ticket_h=4)
+    said.bench.end(session)
+    said.asked(**REQUEST)
+    said.bench.answer(said.desk.open[0].id)
+    said.look_changed()
+
+
+def _policy(said: Script) -> None:
+    held = sites.Site().offered(document(), Policy(), at_panel=True)
+    assert held.waiting is not None
+    held = held.accepted(held.waiting.digest)
+    said.set_site(held.offered(document(2, sessions=2, ticket_h=4), Policy(), at_panel=True))
+    said.look_changed()
+
+
 MOMENTS = {
     "panel-calm": _calm,
     "panel-request": _asked,
     "panel-active": _active,
     "panel-network": _network,
+    "panel-last": _last,
+    "panel-glass": _glass,
+    "panel-four-eyes": _four_eyes,
+    "panel-covered": _covered,
+    "panel-policy": _policy,
+    "panel-policy-question": _policy,
 }
-KEYS = {"panel-network": "f9"}
+KEYS = {"panel-network": "f9", "panel-policy-question": "f10"}
 
 
 def draw(only: list[str]) -> dict[str, str]:

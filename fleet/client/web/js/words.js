@@ -57,6 +57,7 @@ export function over(code) {
       wrong_device: _("The answer was for another injector. Make a new request."),
       unknown_session: _("The injector does not know this session. Make a new request."),
       busy: _("The injector has another session. Try again when it has ended."),
+      patient_on_table: _("Not now: a patient is on the table. Ask again later."),
       refused_at_panel: _("A person at the injector refused. Telephone before asking."),
       pin_locked: _("Too many wrong PINs at the injector. The hospital must wait or set a new one."),
       audit_unwritable: _("The injector cannot write its audit record."),
