@@ -22,11 +22,13 @@ PATENCY_SMTP     host:port of the mail server that takes our notices (none: no e
                  PATENCY_SMTP_TLS (starttls, tls or none), _USER and _PASSWORD
 PATENCY_MAIL_FROM  the sender of notices (patency@localhost)
 PATENCY_WEBHOOK_PRIVATE  1 lets webhooks go to private and loopback addresses (0)
+PATENCY_LOG      debug, info, warning or error (info for ours, warning for the libraries)
 PATENCY_DEBUG    1 shows tracebacks in pages; never where others can reach it
 """
 
 import errno
 import os
+import re
 import secrets
 import shlex
 from pathlib import Path
@@ -46,6 +48,47 @@ def _text(name: str, default: str) -> str:
 
 def _list(name: str, default: str) -> list[str]:
     return [part.strip() for part in _text(name, default).split(",") if part.strip()]
+
+
+def _wrong(name: str, value: str, remedy: str) -> SystemExit:
+    """One line, before there is any of Django to show it."""
+    return SystemExit(f"{name} is {value!r}. {remedy}")
+
+
+def _number(name: str, default: int, *, most: int) -> int:
+    text = _text(name, str(default))
+    if not (text.isascii() and text.isdecimal() and int(text) <= most):
+        raise _wrong(name, text, f"Write a whole number from 0 to {most}, such as {default}.")
+    return int(text)
+
+
+def _address(name: str, default: str, example: str) -> str:
+    text = _text(name, default)
+    host, _colon, port = text.rpartition(":")
+    known = bool(host) and port.isascii() and port.isdecimal() and int(port) <= 65535
+    if text and not known:
+        raise _wrong(name, text, f"Write host:port, such as {example}.")
+    return text
+
+
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _origins(name: str, default: str) -> list[str]:
+    found = _list(name, default)
+    for text in found:
+        if _ORIGIN.fullmatch(text) is None:
+            told = "Write what a browser shows before the path, such as https://portal.example."
+            raise _wrong(name, text, told)
+    return found
+
+
+def _level(default: str) -> str:
+    text = _text("PATENCY_LOG", default).upper()
+    if text not in _LEVELS:
+        raise _wrong("PATENCY_LOG", text, "Write debug, info, warning or error.")
+    return text
 
 
 def _secret(folder: Path) -> str:
@@ -87,33 +130,33 @@ def _make_secret(folder: Path, path: Path) -> None:
 
 
 PATENCY_DATA = Path(_text("PATENCY_DATA", str(BASE_DIR / "var" / "portal"))).resolve()
-PATENCY_HTTP = _text("PATENCY_HTTP", "127.0.0.1:8000")
-PATENCY_MQTT = _text("PATENCY_MQTT", "127.0.0.1:8443")
+PATENCY_HTTP = _address("PATENCY_HTTP", "127.0.0.1:8000", "127.0.0.1:8000")
+PATENCY_MQTT = _address("PATENCY_MQTT", "127.0.0.1:8443", "0.0.0.0:443")
 PATENCY_PROXIES = _list("PATENCY_PROXIES", "")
-PATENCY_LINK = _text("PATENCY_LINK", "")
-PATENCY_METRICS = _text("PATENCY_METRICS", "")
-PATENCY_PUBLIC = _text("PATENCY_PUBLIC", "")
+PATENCY_LINK = _address("PATENCY_LINK", "", "10.1.2.3:8444")
+PATENCY_METRICS = _address("PATENCY_METRICS", "", "127.0.0.1:9464")
+PATENCY_PUBLIC = _address("PATENCY_PUBLIC", "", "portal.example:443")
 PATENCY_PUBLIC_ADDRESS = _text("PATENCY_PUBLIC_ADDRESS", "")
 PATENCY_PUBLIC_PLACE = _text("PATENCY_PUBLIC_PLACE", "")
 PATENCY_PUBLIC_REGION = _text("PATENCY_PUBLIC_REGION", "")
-PATENCY_NOTICE_DAYS = int(_text("PATENCY_NOTICE_DAYS", "30"))
+PATENCY_NOTICE_DAYS = _number("PATENCY_NOTICE_DAYS", 30, most=3650)
 _http_port = PATENCY_HTTP.rpartition(":")[2]
 _mqtt_port = PATENCY_MQTT.rpartition(":")[2]
-PATENCY_ORIGINS = _list(
+PATENCY_ORIGINS = _origins(
     "PATENCY_ORIGINS",
     f"http://localhost:{_http_port},http://127.0.0.1:{_http_port},"
     f"https://localhost:{_mqtt_port},https://127.0.0.1:{_mqtt_port}",
 )
 # The panel's are in its injector's contacts.json; without either, both show the same demo contacts.
-PATENCY_ACCESS = _text("PATENCY_ACCESS", "127.0.0.1:8001")
-PATENCY_ACCESS_ORIGIN = _text("PATENCY_ACCESS_ORIGIN", "")
+PATENCY_ACCESS = _address("PATENCY_ACCESS", "127.0.0.1:8001", "127.0.0.1:8001")
+PATENCY_ACCESS_ORIGIN = "".join(_origins("PATENCY_ACCESS_ORIGIN", "")[:1])
 PATENCY_CONTACTS = {
     "device": _text("PATENCY_CONTACT_DEVICE", "+1 800 555 0142"),
     "connectivity": _text("PATENCY_CONTACT_CONNECTIVITY", "+1 800 555 0143"),
     "cybersecurity": _text("PATENCY_CONTACT_CYBERSECURITY", "security@patency.example"),
 }
 PATENCY_WEBHOOK_PRIVATE = _text("PATENCY_WEBHOOK_PRIVATE", "0") == "1"
-PATENCY_SMTP = _text("PATENCY_SMTP", "")
+PATENCY_SMTP = _address("PATENCY_SMTP", "", "mail.example:587")
 EMAIL_HOST, _colon, _smtp_port = PATENCY_SMTP.rpartition(":")
 EMAIL_PORT = int(_smtp_port or "25")
 EMAIL_HOST_USER = _text("PATENCY_SMTP_USER", "")
@@ -164,6 +207,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "fleet.core.health.probes_need_no_name",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -373,9 +417,9 @@ LOGGING = {
             "filters": ["strangers"],
         }
     },
-    "root": {"handlers": ["stderr"], "level": _text("PATENCY_LOG", "WARNING")},
+    "root": {"handlers": ["stderr"], "level": _level("WARNING")},
     "loggers": {
-        "fleet": {"level": _text("PATENCY_LOG", "INFO")},
+        "fleet": {"level": _level("INFO")},
         "django.request": {"level": "ERROR"},
     },
 }

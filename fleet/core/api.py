@@ -64,6 +64,10 @@ def plain(code: str, **values: Any) -> dict[str, str]:
     """The body of an error that needs no more than its code to be explained."""
     texts: dict[str, str] = {
         "bad_request": _("The request is not complete or not valid. Correct it and send it again."),
+        "unknown_name": _(
+            "The portal does not answer under this name. Use the one you were given; whoever runs "
+            "the portal adds another to PATENCY_ORIGINS."
+        ),
         "not_allowed": _("Your role does not include this. Ask an administrator."),
         "not_found": _("There is nothing here, or not for you. Check the identifier."),
         "method_not_allowed": _("This cannot be done here. Possible are: %(methods)s."),

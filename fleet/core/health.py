@@ -1,7 +1,9 @@
 """Is the process alive, is it ready, and its measures."""
 
 import ipaddress
+from collections.abc import Callable
 
+from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -52,6 +54,20 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
+def probes_need_no_name(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Middleware: what asks on this machine whether the portal is well asks an address, not one of
+    the names that browsers use."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path in ("/-/live", "/-/ready") and _is_loopback(request):
+            request.META["HTTP_HOST"] = settings.ALLOWED_HOSTS[0]
+        return get_response(request)
+
+    return middleware
+
+
 # What proxies add: behind one, everybody's address is the proxy's.
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_VIA")
 
@@ -60,6 +76,10 @@ def _from_here(request: HttpRequest) -> bool:
     """A program on this machine, over the plain port."""
     if request.scheme != "http" or any(name in request.META for name in _FORWARDED):
         return False
+    return _is_loopback(request)
+
+
+def _is_loopback(request: HttpRequest) -> bool:
     try:
         return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
     except ValueError:

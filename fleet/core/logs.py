@@ -12,5 +12,9 @@ class StrangersFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("django.security"):
             record.exc_info = record.exc_text = None
-            record.msg, record.args = record.getMessage()[:_MOST], ()
+            said = record.getMessage()
+            if record.name == "django.security.DisallowedHost":
+                said = f"{said.partition('. You may')[0]}. It is none of PATENCY_ORIGINS: add it"
+                said += " there if browsers shall reach the portal by it."
+            record.msg, record.args = said[:_MOST], ()
         return True

@@ -5,6 +5,7 @@ A program that calls an address of its own gets the same as JSON (fleet.core.api
 
 from collections.abc import Callable
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -40,9 +41,10 @@ def error_page(
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    code = "unknown_name" if isinstance(exception, DisallowedHost) else "bad_request"
     if api.wants_json(request):
-        return api.answer("bad_request", 400)
-    return error_page(request, 400)
+        return api.answer(code, 400)
+    return error_page(request, 400, api.plain(code)["detail"] if code == "unknown_name" else "")
 
 
 def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

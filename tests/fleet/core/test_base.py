@@ -1,6 +1,7 @@
 """Clock, identifiers, ports, files, settings."""
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -93,11 +94,11 @@ def test_the_secret_is_made_once_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def _refused(data: Path) -> str:
+def _refused(data: Path, **environ: str) -> str:
     """What is said when there are no settings to be had: one line, and no traceback."""
     done = subprocess.run(
         [sys.executable, "-c", "from fleet import settings"],
-        env={"PATH": os.environ["PATH"], "PATENCY_DATA": str(data)},
+        env={"PATH": os.environ["PATH"], "PATENCY_DATA": str(data), **environ},
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
@@ -106,6 +107,51 @@ def _refused(data: Path) -> str:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("PATENCY_NOTICE_DAYS", "abc", "whole number"),
+        ("PATENCY_NOTICE_DAYS", "-5", "whole number"),
+        ("PATENCY_NOTICE_DAYS", "3651", "to 3650"),
+        ("PATENCY_HTTP", "nowhere", "127.0.0.1:8000"),
+        ("PATENCY_MQTT", ":443", "host:port"),
+        ("PATENCY_LINK", "host:x", "host:port"),
+        ("PATENCY_METRICS", "127.0.0.1:70000", "host:port"),
+        ("PATENCY_PUBLIC", "foo", "portal.example:443"),
+        ("PATENCY_ORIGINS", "portal.example", "https://portal.example"),
+        ("PATENCY_ORIGINS", "https://portal.example/path", "https://portal.example"),
+        ("PATENCY_ACCESS_ORIGIN", "access", "https://"),
+        ("PATENCY_LOG", "loud", "warning"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value_and_the_remedy(
+    tmp_path: Path, name: str, value: str, remedy: str
+) -> None:
+    said = _refused(tmp_path, **{name: value})
+    assert said.startswith(f"{name} is ")
+    assert value.lower() in said.lower()
+    assert remedy in said
+
+
+def test_every_setting_stands_in_the_table_and_no_other() -> None:
+    """docs/settings.md and what the code reads."""
+    here = Path(__file__).parents[3]
+    sources = [here / "fleet/settings.py", here / "fleet/demo/plan.py", here / "manage.py"]
+    read = {
+        name
+        for source in sources
+        for name in re.findall(r"\bPATENCY_[A-Z_]+\b", source.read_text())
+        if name not in ("PATENCY_CONTACTS", "PATENCY_CONTACT_")
+    }
+    table = (here / "docs/settings.md").read_text()
+    portal = table.partition("## For other programs")[0]
+    assert set(re.findall(r"^\| `(PATENCY_[A-Z_]+)`", portal, re.MULTILINE)) == read
+    rest = set(re.findall(r"^\| `(PATENCY_[A-Z_]+)`", table, re.MULTILINE)) - read
+    for name in rest:
+        found = [p for top in ("agent", "fleet", "deploy") for p in (here / top).rglob("*")]
+        assert any(name in p.read_text() for p in found if p.suffix in (".py", ".cfg", ".service"))
 
 
 @pytest.mark.parametrize("data", ["/etc/passwd", "/etc/passwd/x", "/proc/x"])

@@ -4,6 +4,7 @@ import pytest
 from django.test import Client
 
 from fleet.core import readiness
+from fleet.core.logs import StrangersFilter
 
 
 @pytest.mark.django_db
@@ -34,6 +35,31 @@ def test_what_warns_is_said_and_does_not_make_it_unready(client: Client) -> None
     assert answer.status_code == 200
     assert answer.json()["warnings"] == ["certificate_soon:server"]
     assert client.get("/-/ready").json()["warnings"] == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/-/live", "/-/ready"])
+def test_a_probe_on_this_machine_needs_no_name(client: Client, path: str) -> None:
+    """It asks an address, whatever PATENCY_ORIGINS names."""
+    for host in ("10.0.0.9:8140", "127.0.0.2", "anything.example", "not a host"):
+        assert client.get(path, HTTP_HOST=host).status_code == 200
+        assert client.get(path, HTTP_HOST=host, REMOTE_ADDR="192.0.2.7").status_code == 400
+    assert client.get("/sign-in/", HTTP_HOST="10.0.0.9:8140").status_code == 400
+
+
+def test_another_name_is_told_in_our_words(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = client.get("/sign-in/", HTTP_HOST="portal.example:8151")
+    assert page.status_code == 400
+    assert "PATENCY_ORIGINS" in page.content.decode()
+    answer = client.get("/api/v1/me/", HTTP_HOST="portal.example", HTTP_ACCEPT="application/json")
+    assert answer.json()["error"] == "unknown_name"
+    record = next(r for r in caplog.records if r.name == "django.security.DisallowedHost")
+    assert StrangersFilter().filter(record)
+    assert "portal.example:8151" in record.getMessage()
+    assert "PATENCY_ORIGINS" in record.getMessage()
+    assert "ALLOWED_HOSTS" not in record.getMessage()
 
 
 def test_metrics_name_nobody(client: Client) -> None:
