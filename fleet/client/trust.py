@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from agent.wire.messages import Name, PersonId
 from fleet.client import keys
 from fleet.client.errors import ClientError
 from fleet.client.i18n import _
+
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 KEY, PUBLIC, VERSION, CHECKED = "trust.key", "trust.pub", "version", "checked.json"
 
@@ -53,20 +55,22 @@ def new(folder: Path) -> bytes:
     return raw
 
 
-def read_members(path: Path) -> list[roster.Member]:
-    """Raises ClientError that names the place in the file."""
+def _rows(path: Path, kind: type[Row], unlike: str) -> list[Row]:
+    """The list in a JSON file. Raises ClientError, in the words of `unlike` when it is no such."""
     try:
-        lines = msgspec.json.decode(path.read_bytes(), type=list[Line])
+        return msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
     except OSError as error:
         raise ClientError(
             _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ClientError(
-            _("{path} is not a list of members ({error}). See docs/cli.md for its form.").format(
-                path=path, error=error
-            )
-        ) from error
+        raise ClientError(unlike.format(path=path, error=error)) from error
+
+
+def read_members(path: Path) -> list[roster.Member]:
+    """Raises ClientError that names the place in the file."""
+    unlike = _("{path} is not a list of members ({error}). See docs/cli.md for its form.")
+    lines = _rows(path, Line, unlike)
     ids = [line.id for line in lines]
     if len(set(ids)) < len(ids):
         raise ClientError(
@@ -208,18 +212,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_grants(path: Path) -> list[Grant]:
     """Raises ClientError that names the place in the file."""
-    try:
-        grants = msgspec.json.decode(path.read_bytes(), type=list[Grant])
-    except OSError as error:
-        raise ClientError(
-            _("{path} cannot be read: {error}.").format(path=path, error=error.strerror)
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ClientError(
-            _("{path} is not a list of grants ({error}). See docs/cli.md for its form.").format(
-                path=path, error=error
-            )
-        ) from error
+    unlike = _("{path} is not a list of grants ({error}). See docs/cli.md for its form.")
+    grants = _rows(path, Grant, unlike)
     if len({(it.product_line, it.serial) for it in grants}) < len(grants):
         raise ClientError(
             _("{path} names an injector twice. Give each one entry.").format(path=path)

@@ -5,9 +5,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 
-from agent.wire import entitlement as wire
 from agent.wire.catalogue import Level
-from fleet.core import clock
 from fleet.entitlements.models import Entitlement
 from fleet.inventory.models import Device
 
@@ -23,9 +21,11 @@ def _of(device: Device) -> QuerySet[Entitlement]:
 
 def covers(device: Device, level: Level, now: datetime) -> bool:
     """Whether the injector is entitled to a session at this level. It asks itself as well."""
-    found = newest(device)
-    return found is not None and wire.decode(bytes(found.entitlement)).covers(
-        level, clock.to_ms(now)
+    found = _of(device).only("level", "starts_at", "lasts_until").first()
+    return (
+        found is not None
+        and Level(found.level).covers(level)
+        and found.starts_at <= now < found.lasts_until
     )
 
 
